@@ -1,0 +1,196 @@
+"""How positions come to be: by an entry order of ours, whose fill arms the bracket, or by telling us of a holding."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+
+from django.db import IntegrityError, transaction
+
+from alerts.events import Happening, write_events
+from exitmgr.brackets import DEFAULT_PLAN, create_bracket, create_pending_bracket
+from exitmgr.models import Bracket
+from exitmgr.rules.compile import compile_plan
+from exitmgr.rules.plan import parse_plan
+from exitmgr.rules.types import Urgency
+from orders.brokers.protocol import OrderType
+from orders.create import create_entry_order
+from orders.lanes import ring_lanes_on_commit
+from orders.models import Order
+from orders.rounding import round_quantity
+from positions import ledger
+from positions.models import Account, Instrument, Position, Quote
+from positions.states import PositionStatus
+from positions.values import Side, TradingState
+
+
+class EntryRefused(Exception):
+    """An entry or a holding was refused; `problems` maps each field to what is wrong and what would be right."""
+
+    def __init__(self, problems: Mapping[str, str]) -> None:
+        super().__init__("; ".join(f"{name}: {text}" for name, text in problems.items()))
+        self.problems = dict(problems)
+
+
+class DuplicateEntry(EntryRefused):
+    """The same request was made before; nothing was done again."""
+
+
+def enter(
+    *,
+    account: Account,
+    symbol: str,
+    side: Side,
+    quantity: Decimal,
+    request_id: str,
+    now: datetime,
+    actor: str,
+    plan: Any = None,
+    limit_price: Decimal | None = None,
+    strategy: str = "",
+) -> Order:
+    """Write an entry order and its pending bracket down, and queue its sending once that is committed.
+
+    `request_id` makes the request repeatable: the same one again is refused. A missing plan means the default plan.
+
+    :raises EntryRefused: a field is wrong, or the account may not enter now.
+    :raises InvalidPlan: the plan is wrong, or does not fit the price.
+    """
+    instrument = known_instrument(symbol)
+    _require_quantity(quantity, instrument=instrument)
+    expected = limit_price or _ask_or_bid(instrument, side)
+    _require_allowed(account, instrument, side=side, quantity=quantity, price=expected)
+    checked = parse_plan(DEFAULT_PLAN if plan is None else plan)
+    compile_plan(checked, side=side, entry_price=expected)  # a stop on the wrong side is refused before, not after
+    try:
+        with transaction.atomic(durable=True):
+            order = create_entry_order(
+                account=account,
+                instrument=instrument,
+                side=side,
+                quantity=quantity,
+                subject=f"entry {request_id}",
+                urgency=Urgency.ENTRY,
+                order_type=OrderType.LIMIT if limit_price is not None else OrderType.MARKET,
+                limit_price=limit_price,
+                expected_price=expected,
+                strategy=strategy,
+                now=now,
+                actor=actor,
+            )
+            create_pending_bracket(entry_order=order, plan=checked, now=now)
+            ring_lanes_on_commit([order])
+    except IntegrityError as error:
+        if "order_client_id_is_unique" not in str(error):
+            raise
+        raise DuplicateEntry({"request_id": f"{request_id!r} was used before; choose a new one"}) from None
+    return order
+
+
+def register_position(
+    *,
+    account: Account,
+    symbol: str,
+    side: Side,
+    quantity: Decimal,
+    entry_price: Decimal,
+    opened_at: datetime,
+    now: datetime,
+    actor: str,
+    plan: Any = None,
+    strategy: str = "",
+) -> tuple[Position, Bracket]:
+    """Take a holding that exists at the broker under our care and arm its plan at once.
+
+    :raises EntryRefused: a field is wrong.
+    :raises InvalidPlan: the plan is wrong, or does not fit the entry price.
+    """
+    instrument = known_instrument(symbol)
+    if opened_at > now:
+        raise EntryRefused({"opened_at": f"must not be in the future; got {opened_at.isoformat()}"})
+    _require_positive("quantity", quantity)
+    _require_positive("entry_price", entry_price)
+    checked = parse_plan(DEFAULT_PLAN if plan is None else plan)
+    with transaction.atomic(durable=True):
+        position = ledger.open_position(
+            account=account,
+            instrument=instrument,
+            side=side,
+            quantity=quantity,
+            price=entry_price,
+            opened_at=opened_at,
+            strategy=strategy,
+        )
+        write_events(
+            [
+                Happening(
+                    kind="position_registered",
+                    actor=actor,
+                    account_ref=account.pk,
+                    position_ref=position.pk,
+                    data={"side": side.word, "quantity": quantity, "entry_price": entry_price},
+                )
+            ],
+            now=now,
+        )
+        return position, create_bracket(position=position, plan=checked, now=now)
+
+
+def known_instrument(symbol: str) -> Instrument:
+    """Return the instrument of a symbol.
+
+    :raises EntryRefused: there is none.
+    """
+    found = Instrument.objects.filter(symbol=symbol).first()
+    if found is None:
+        some = ", ".join(Instrument.objects.order_by("symbol").values_list("symbol", flat=True)[:8])
+        raise EntryRefused(
+            {"symbol": f"{symbol!r} is unknown; known are {some or 'none yet'}; add it as an instrument"}
+        )
+    return found
+
+
+def _require_positive(name: str, number: Decimal) -> None:
+    if not number.is_finite() or number <= 0:
+        raise EntryRefused({name: f"must be a number above 0; got {number}"})
+
+
+def _require_quantity(quantity: Decimal, *, instrument: Instrument) -> None:
+    _require_positive("quantity", quantity)
+    whole = round_quantity(quantity, lot=instrument.lot)
+    if whole != quantity:
+        nearest = max(whole, instrument.lot)
+        raise EntryRefused(
+            {"quantity": f"{instrument} trades in steps of {instrument.lot:f}; got {quantity}, {nearest:f} would do"}
+        )
+
+
+def _ask_or_bid(instrument: Instrument, side: Side) -> Decimal:
+    quote = Quote.objects.filter(pk=instrument.pk).first()
+    if quote is None:
+        raise EntryRefused({"symbol": f"no price of {instrument} is known yet; push a quote or give a limit_price"})
+    price: Decimal = quote.ask if side is Side.LONG else quote.bid
+    return price
+
+
+def _require_allowed(
+    account: Account, instrument: Instrument, *, side: Side, quantity: Decimal, price: Decimal
+) -> None:
+    """Refuse what the account's switches and limits forbid; exits never come through here."""
+    _require_positive("limit_price", price)
+    if account.trading_state != TradingState.ACTIVE:
+        raise EntryRefused({"account": f"{account} is {account.trading_state}: it takes no entries until resumed"})
+    if not instrument.tradable:
+        raise EntryRefused({"symbol": f"{instrument} is not tradable at present"})
+    if side is Side.SHORT and not instrument.shortable:
+        raise EntryRefused({"side": f"{instrument} cannot be sold short"})
+    notional = quantity * price
+    if account.max_order_notional is not None and notional > account.max_order_notional:
+        raise EntryRefused(
+            {"quantity": f"{notional:f} exceeds the account's largest order of {account.max_order_notional:f}"}
+        )
+    held = Position.objects.filter(account=account).exclude(status=PositionStatus.CLOSED).count()
+    if account.max_open_positions is not None and held >= account.max_open_positions:
+        raise EntryRefused({"account": f"{account} already holds its limit of {account.max_open_positions} positions"})

@@ -1,0 +1,179 @@
+"""The only maker of exit orders. Scan, people and follow-ups all come through `make_exits`, under the position's lock."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+
+from django.db import transaction
+
+from exitmgr.rules.types import Decision, ExitReason, Urgency
+from orders.create import ExitDraft, create_exit_orders
+from orders.lanes import ring_advance_on_commit, ring_lanes_on_commit
+from orders.limits import EXIT_SLIPPAGE_BPS
+from orders.models import Intent, Order
+from orders.rounding import exit_quantity
+from orders.states import LIVE
+from positions import ledger
+from positions.locks import lock_position
+from positions.models import Position, Quote
+from positions.states import PositionStatus
+from positions.values import Side, tradable_basis
+
+HUNDRED = Decimal(100)
+
+
+class ExitRefused(Exception):
+    """An exit was not made; the message says why and what can be done."""
+
+
+class AlreadyExiting(ExitRefused):
+    """Everything that remains is already claimed by live exits."""
+
+
+class AlreadyClosed(ExitRefused):
+    """There is nothing left to close."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExitIntent:
+    """One wish to leave (a part of) a locked position."""
+
+    position: Position
+    decision: Decision
+    priced_at: datetime | None = None
+    quote: Mapping[str, Any] = field(default_factory=dict)
+    #: The rest of a former attempt: no more than this, whatever the fraction says.
+    at_most: Decimal | None = None
+    attempt: int = 1
+    retry_of_id: int | None = None
+    not_before: datetime | None = None
+    max_slippage_bps: int = EXIT_SLIPPAGE_BPS
+
+
+def leg_of(reason: str, urgency: Urgency) -> str:
+    """Return the leg an exit occupies: one live order a leg, all stops share one, each rung has its own."""
+    return {
+        Urgency.EMERGENCY: "emergency",
+        Urgency.STOP: "stop",
+        Urgency.MANUAL: "manual",
+        Urgency.TIMED: "timed",
+    }.get(urgency, reason)
+
+
+def make_exits(intents: Sequence[ExitIntent], *, now: datetime, actor: str) -> dict[int, Order]:
+    """Write exit orders with their reservations and return them by the index of their intent.
+
+    The positions are locked by the caller, who also owns the transaction; intents are served in the given order, so
+    the most urgent comes first. An intent gets no order when its position is closed, when nothing unclaimed remains,
+    or when its leg is live already.
+    """
+    occupied = _occupied_legs({intent.position.pk for intent in intents})
+    drafts: list[ExitDraft] = []
+    places: list[int] = []
+    for index, intent in enumerate(intents):
+        draft = _draft(intent, occupied=occupied)
+        if draft is not None:
+            occupied.add((intent.position.pk, draft.leg))
+            drafts.append(draft)
+            places.append(index)
+    orders = create_exit_orders(drafts, now=now, actor=actor)
+    touched = {draft.position.pk: draft.position for draft in drafts}
+    ledger.save_positions(list(touched.values()))
+    ring_lanes_on_commit(orders)
+    if _mark_working_entries(touched):
+        ring_advance_on_commit()
+    return dict(zip(places, orders, strict=True))
+
+
+def _mark_working_entries(position_ids: Collection[int]) -> int:
+    """Mark entries that still fill positions which are being left, so that what is unfilled is called off."""
+    return Order.objects.filter(position_id__in=position_ids, intent=Intent.ENTRY, state__in=LIVE).update(news=True)
+
+
+def _occupied_legs(position_ids: set[int]) -> set[tuple[int, str]]:
+    rows = Order.objects.filter(position_id__in=position_ids, intent=Intent.EXIT, state__in=LIVE)
+    return set(rows.values_list("position_id", "leg"))
+
+
+def _draft(intent: ExitIntent, *, occupied: set[tuple[int, str]]) -> ExitDraft | None:
+    position, decision = intent.position, intent.decision
+    leg = leg_of(decision.reason, decision.urgency)
+    if position.status == PositionStatus.CLOSED or (position.pk, leg) in occupied:
+        return None
+    quantity = exit_quantity(
+        fraction_pct=decision.fraction_pct,
+        remaining=position.remaining,
+        available=position.available,
+        lot=position.instrument.lot,
+    )
+    if intent.at_most is not None:
+        quantity = min(quantity, intent.at_most)
+    if quantity <= 0:
+        return None
+    sequence = ledger.reserve(position, quantity=quantity)
+    return ExitDraft(
+        position=position,
+        quantity=quantity,
+        reason=decision.reason,
+        urgency=decision.urgency,
+        leg=leg,
+        sequence=sequence,
+        expected_price=decision.seen_price,
+        trigger_price=decision.trigger_price,
+        priced_at=intent.priced_at,
+        priced_from=intent.quote,
+        attempt=intent.attempt,
+        retry_of_id=intent.retry_of_id,
+        not_before=intent.not_before,
+        max_slippage_bps=intent.max_slippage_bps,
+    )
+
+
+def request_exit(
+    *,
+    position_id: int,
+    now: datetime,
+    actor: str,
+    reason: str = ExitReason.MANUAL,
+    percentage: Decimal = HUNDRED,
+) -> Order:
+    """Leave a position, or a percentage of what remains of it, on a person's word; return the order.
+
+    :raises Position.DoesNotExist: no such position.
+    :raises AlreadyClosed: nothing is left of it.
+    :raises AlreadyExiting: live exits have claimed everything, or the same kind of exit is live already.
+    """
+    with transaction.atomic(durable=True):
+        position = lock_position(position_id)
+        if position.status == PositionStatus.CLOSED:
+            raise AlreadyClosed(f"position {position_id} is closed; there is nothing left to exit")
+        price, quote = _price_now(position)
+        decision = Decision(reason=reason, fraction_pct=percentage, trigger_price=None, seen_price=price)
+        made = make_exits(
+            [ExitIntent(position=position, decision=decision, priced_at=now, quote=quote)], now=now, actor=actor
+        )
+        if not made:
+            raise AlreadyExiting(_who_is_exiting(position))
+        return made[0]
+
+
+def _price_now(position: Position) -> tuple[Decimal, dict[str, Any]]:
+    """Return what the position could trade at; without any quote half the entry price stands in, and says so."""
+    quote = Quote.objects.filter(pk=position.instrument_id).first()
+    if quote is None:
+        return position.average_entry / 2, {"source": "half the entry price, no quote known"}
+    price = getattr(quote, str(tradable_basis(Side(position.side))))
+    return price, {
+        "bid": quote.bid, "ask": quote.ask, "last": quote.last, "seq": quote.seq, "source": quote.source,
+        "source_at": quote.source_at,
+    }  # fmt: skip
+
+
+def _who_is_exiting(position: Position) -> str:
+    live = Order.objects.filter(position=position, intent=Intent.EXIT, state__in=LIVE).order_by("pk")
+    named = ", ".join(f"order {order.pk} ({order.reason}, {order.quantity:f}, {order.state})" for order in live)
+    return f"position {position.pk} is already being left by {named}; cancel that first or wait for it"

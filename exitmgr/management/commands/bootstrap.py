@@ -1,0 +1,59 @@
+"""What a fresh installation needs before its programs start. Safe to run at each start."""
+
+from __future__ import annotations
+
+import os
+from datetime import UTC, datetime
+from typing import Any
+
+from django.contrib.auth import get_user_model
+from django.core.management.base import BaseCommand
+
+from positions.models import Account, Instrument
+from positions.values import AssetClass
+
+#: Symbols the bundled market data knows.
+SYMBOLS = ("AAPL", "GOOG", "IBM", "MSFT")
+
+
+class Command(BaseCommand):
+    """Create the administrator, the paper account and its instruments where they are missing."""
+
+    help = "Create the administrator, the paper account and its instruments where they are missing."
+
+    def handle(self, *_args: Any, **_options: Any) -> None:
+        """Create what is missing; values come from the environment the stack runs its programs in."""
+        now = datetime.now(UTC)
+        self._administrator()
+        self._paper_account(now)
+        for symbol in SYMBOLS:
+            Instrument.objects.get_or_create(symbol=symbol, defaults={"asset_class": AssetClass.EQUITY})
+
+    def _administrator(self) -> None:
+        password = os.environ.get("ADMIN_PASSWORD")
+        users = get_user_model().objects
+        if password and not users.filter(username="admin").exists():
+            users.create_superuser("admin", "admin@example.com", password)
+            self.stdout.write("created the administrator: admin")
+
+    def _paper_account(self, now: datetime) -> None:
+        url = os.environ.get("SIMULATOR_URL")
+        if not url:
+            return
+        credentials = {"key": os.environ["SIMULATOR_KEY"], "secret": os.environ["SIMULATOR_SECRET"]}
+        account, created = Account.objects.get_or_create(
+            name="paper",
+            defaults={
+                "broker": "paper",
+                "base_url": url,
+                "credentials": credentials,
+                "created_at": now,
+                "updated_at": now,
+            },
+        )
+        if created:
+            self.stdout.write(f"created the paper account at {url}")
+        elif account.base_url != url or account.credentials != credentials:
+            account.base_url, account.credentials, account.updated_at = url, credentials, now
+            account.save()
+            self.stdout.write(f"the paper account now points to {url}")

@@ -1,0 +1,29 @@
+"""How often and how long we try. Seconds unless the name says otherwise."""
+
+from __future__ import annotations
+
+import random
+
+#: Answers that were a refusal before an order is given up and a person is called.
+RETRY_ATTEMPTS = 3
+RETRY_DELAY_SECONDS = 5.0
+#: Orders that a broker accepted and then ended unfilled, before a person is called.
+RESUBMIT_ATTEMPTS = 3
+RESUBMIT_DELAY_SECONDS = 1.0
+#: How long a worker may be busy with a claimed order before another may take it over.
+LEASE_SECONDS = 30
+#: Longest wait between tries to reach a broker that does not answer at all.
+UNREACHABLE_CEILING_SECONDS = 30.0
+UNKNOWN_RECHECK_SECONDS = 1.0
+#: A working order nothing was heard of for this long is asked about.
+POLL_AFTER_SECONDS = 5.0
+#: A pending order that no worker claimed is rung again after this long.
+RING_AGAIN_SECONDS = 2.0
+EXIT_SLIPPAGE_BPS = 150
+RETRY_SLIPPAGE_BPS = 200
+
+
+def backoff_seconds(*, tries: int, base: float, ceiling: float = 300.0, spread: random.Random | None = None) -> float:
+    """Return the wait before the next try: base x 2^(tries-1) up to the ceiling, times 0.75 to 1.25 of jitter."""
+    draw = (spread or random).uniform(0.75, 1.25)
+    return float(min(base * 2 ** max(0, tries - 1), ceiling) * draw)

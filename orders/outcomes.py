@@ -1,0 +1,132 @@
+"""What becomes of an order the broker did not take: released for a later try, unknown, or given up with an alert."""
+
+from __future__ import annotations
+
+import logging
+from datetime import datetime, timedelta
+from decimal import Decimal
+
+from django.db import transaction
+
+from alerts.events import Happening, write_events
+from alerts.models import Severity
+from alerts.notices import raise_alert
+from orders.errors import AccountRefused, BrokerError, NotSent, OutcomeUnknown, Refused
+from orders.lanes import ring_advance_on_commit
+from orders.limits import (
+    RETRY_ATTEMPTS,
+    RETRY_DELAY_SECONDS,
+    UNKNOWN_RECHECK_SECONDS,
+    UNREACHABLE_CEILING_SECONDS,
+    backoff_seconds,
+)
+from orders.models import Intent, Order
+from orders.states import OrderEvent, OrderState, next_state
+from positions import ledger
+from positions.locks import lock_positions
+
+log = logging.getLogger(__name__)
+
+_WRITTEN = ["state", "tries", "next_attempt_at", "lease_until", "last_error", "reserved", "ended_at", "news"]
+
+
+def settle_failure(*, order_id: int, epoch: int, error: BrokerError, now: datetime) -> OrderState | None:
+    """Record a failed try and return the order's new state, or None when the claim is no longer ours.
+
+    `NotSent` and a refusal with tries left go back to pending with a later attempt; an unknown outcome is looked up
+    before anything else; the last refusal cancels the order and calls a person.
+    """
+    with transaction.atomic(durable=True):
+        position_id = Order.objects.values_list("position_id", flat=True).get(pk=order_id)
+        positions = lock_positions([position_id] if position_id else [])
+        order = Order.objects.select_for_update(of=("self",)).select_related("instrument").get(pk=order_id)
+        if order.epoch != epoch or order.state != OrderState.SUBMITTING:
+            log.warning("settle_of_stale_claim order_id=%s epoch=%s now=%s", order_id, epoch, order.epoch)
+            return None
+        event = _decide(order, error, now=now)
+        order.state = next_state(OrderState.SUBMITTING, event)
+        order.lease_until = None
+        order.last_error = str(error)
+        if event is OrderEvent.GAVE_UP:
+            order.ended_at = now
+            order.news = True
+            if order.intent == Intent.EXIT and order.position_id:
+                position = positions[order.position_id]
+                ledger.release(position, quantity=order.reserved)
+                ledger.save_positions([position])
+            order.reserved = Decimal(0)
+            _alert_given_up(order, error, now=now)
+            ring_advance_on_commit()
+        elif order.epoch >= RETRY_ATTEMPTS and isinstance(error, NotSent):
+            _alert_unreachable(order, error, now=now)
+        order.save(update_fields=_WRITTEN)
+        write_events([_told(order, event, error)], now=now)
+        return OrderState(order.state)
+
+
+def _decide(order: Order, error: BrokerError, *, now: datetime) -> OrderEvent:
+    if isinstance(error, OutcomeUnknown):
+        order.next_attempt_at = now + timedelta(seconds=UNKNOWN_RECHECK_SECONDS)
+        return OrderEvent.LOST
+    if isinstance(error, NotSent):
+        # nobody is there: that says nothing against the order, so it costs no try and never gives up
+        wait = backoff_seconds(tries=order.epoch, base=1.0, ceiling=UNREACHABLE_CEILING_SECONDS)
+        order.next_attempt_at = now + timedelta(seconds=wait)
+        return OrderEvent.RELEASED
+    assert isinstance(error, Refused)  # noqa: S101 - the third of three kinds
+    if error.retry_after is not None:
+        order.next_attempt_at = now + timedelta(seconds=error.retry_after)
+        return OrderEvent.RELEASED
+    order.tries += 1
+    if error.permanent or order.tries >= RETRY_ATTEMPTS:
+        return OrderEvent.GAVE_UP
+    wait = backoff_seconds(tries=order.tries, base=RETRY_DELAY_SECONDS)
+    order.next_attempt_at = now + timedelta(seconds=wait)
+    return OrderEvent.RELEASED
+
+
+def _told(order: Order, event: OrderEvent, error: BrokerError) -> Happening:
+    kind = {OrderEvent.GAVE_UP: "order_given_up", OrderEvent.LOST: "order_outcome_unknown"}.get(event, "order_retried")
+    return Happening(
+        kind=kind,
+        account_ref=order.account_id,
+        position_ref=order.position_id,
+        order_ref=order.pk,
+        data={"error": str(error), "tries": order.tries, "next_attempt_at": order.next_attempt_at},
+    )
+
+
+def _alert_given_up(order: Order, error: BrokerError, *, now: datetime) -> None:
+    action = (
+        f"The position is NOT being left: retry order {order.pk} or close the position at the broker."
+        if order.intent == Intent.EXIT
+        else "The entry was dropped; enter again if you still want it."
+    )
+    raise_alert(
+        kind="account_refused" if isinstance(error, AccountRefused) else f"{order.intent}_failed",
+        severity=Severity.CRITICAL if order.intent == Intent.EXIT else Severity.WARNING,
+        title=f"{order.intent} of {order.quantity} {order.instrument} was refused",
+        message=f"The broker said: {error}. {action}",
+        dedupe_key=f"order_failed:{order.pk}",
+        requires_action=order.intent == Intent.EXIT,
+        data={"tries": order.tries, "reason": order.reason, "error": str(error)},
+        account_ref=order.account_id,
+        position_ref=order.position_id,
+        order_ref=order.pk,
+        now=now,
+    )
+
+
+def _alert_unreachable(order: Order, error: BrokerError, *, now: datetime) -> None:
+    raise_alert(
+        kind="broker_unreachable",
+        severity=Severity.CRITICAL,
+        title=f"The broker of account {order.account_id} cannot be reached",
+        message=f"{error}. Orders keep trying at least every {UNREACHABLE_CEILING_SECONDS:.0f} s; check the broker's "
+        "address and status.",
+        dedupe_key=f"broker_unreachable:{order.account_id}",
+        requires_action=True,
+        account_ref=order.account_id,
+        order_ref=order.pk,
+        now=now,
+    )

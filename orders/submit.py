@@ -1,0 +1,181 @@
+"""Claim, call, settle: how an order reaches its broker once. No transaction is open while the broker is called.
+
+The claim is a compare-and-swap with an epoch and a lease on the database's clock. Whoever claims an order that was
+claimed before looks it up by its client order id first. What the broker says is booked by `orders.updates`.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Collection, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from decimal import Decimal
+from functools import lru_cache
+
+from django.db import connection
+
+from orders.brokers.protocol import Broker, OrderRef, OrderReport, OrderSide, OrderType, SubmitRequest, TimeInForce
+from orders.errors import BrokerError, NotSent, OutcomeUnknown, Refused
+from orders.limits import LEASE_SECONDS
+from orders.outcomes import settle_failure
+from orders.states import CLAIMABLE
+from orders.updates import apply_reports
+
+log = logging.getLogger(__name__)
+
+#: Orders of one doorbell that are at the broker at the same time.
+CONCURRENCY = 8
+
+BrokerFor = Callable[[int], Broker]
+Connect = Callable[[Collection[int]], BrokerFor]
+Clock = Callable[[], datetime]
+
+
+@lru_cache(maxsize=1)
+def _pool(_process_id: int) -> ThreadPoolExecutor:
+    """Return this process's threads; a fork must not inherit an executor whose threads stayed behind."""
+    return ThreadPoolExecutor(max_workers=CONCURRENCY, thread_name_prefix="broker")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claimed:
+    """An order this worker may send until its lease ends."""
+
+    order_id: int
+    account_id: int
+    epoch: int
+    submitted_at: datetime
+    request: SubmitRequest
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What came back for one claimed order: a report, or why there is none."""
+
+    claimed: Claimed
+    report: OrderReport | None
+    error: BrokerError | None
+
+
+def submit(*, order_ids: Sequence[int], worker: str, connect: Connect, clock: Clock) -> int:
+    """Send the orders that this worker can claim and return how many it claimed.
+
+    A second delivery of the same ids finds them claimed and sends nothing.
+    """
+    claimed = claim(order_ids=order_ids, worker=worker)
+    if not claimed:
+        return 0
+    broker_for = connect({one.account_id for one in claimed})
+    pool = _pool(os.getpid())
+    # the pool starts them in this order, so the most urgent leaves first
+    pending: set[Future[Answer]] = {pool.submit(send, one, broker_for, clock) for one in claimed}
+    while pending:
+        done, pending = wait(pending, return_when=FIRST_COMPLETED)
+        settle([future.result() for future in done], clock=clock)
+    return len(claimed)
+
+
+_CLAIM = """
+WITH due AS (
+    SELECT o.id
+      FROM orders_order o JOIN positions_account a ON a.id = o.account_id
+     WHERE o.id = ANY(%(ids)s) AND o.state = ANY(%(claimable)s)
+       AND (o.lease_until IS NULL OR o.lease_until < clock_timestamp())
+       AND (o.next_attempt_at IS NULL OR o.next_attempt_at <= clock_timestamp())
+       AND (a.trading_state = 'active'
+            OR a.trading_state = 'reduce_only' AND o.intent = 'exit'
+            OR o.lane = 'emergency')
+     ORDER BY o.urgency, o.id
+       FOR UPDATE OF o SKIP LOCKED
+)
+UPDATE orders_order o
+   SET state = 'submitting', epoch = o.epoch + 1, claimed_by = %(worker)s, next_attempt_at = NULL,
+       lease_until = clock_timestamp() + make_interval(secs => %(lease)s),
+       submitted_at = COALESCE(o.submitted_at, clock_timestamp())
+  FROM due, positions_instrument i
+ WHERE o.id = due.id AND i.id = o.instrument_id
+RETURNING o.id, o.account_id, o.epoch, o.submitted_at, o.urgency, o.client_order_id, i.symbol, o.side, o.quantity,
+          o.order_type, o.time_in_force, o.limit_price, o.stop_price, o.trail_price, o.trail_percent
+"""
+
+
+def claim(*, order_ids: Sequence[int], worker: str) -> list[Claimed]:
+    """Take the lease of every order that is due and may be sent now, the most urgent first.
+
+    A halted account sends only emergencies, a reduce-only one only exits: the switch is read in the same statement.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute(
+            _CLAIM,
+            {
+                "ids": list(order_ids),
+                "claimable": [str(state) for state in CLAIMABLE],
+                "worker": worker,
+                "lease": LEASE_SECONDS,
+            },
+        )
+        rows = sorted(cursor.fetchall(), key=lambda row: (row[4], row[0]))
+    return [
+        Claimed(
+            order_id=row[0],
+            account_id=row[1],
+            epoch=row[2],
+            submitted_at=row[3],
+            request=SubmitRequest(
+                client_order_id=row[5],
+                symbol=row[6],
+                side=OrderSide(row[7]),
+                quantity=row[8].normalize(),
+                order_type=OrderType(row[9]),
+                time_in_force=TimeInForce(row[10]),
+                limit_price=_trimmed(row[11]),
+                stop_price=_trimmed(row[12]),
+                trail_price=_trimmed(row[13]),
+                trail_percent=_trimmed(row[14]),
+            ),
+        )
+        for row in rows
+    ]
+
+
+def _trimmed(number: Decimal | None) -> Decimal | None:
+    return None if number is None else number.normalize()
+
+
+def send(claimed: Claimed, broker_for: BrokerFor, clock: Clock) -> Answer:
+    """Place one claimed order at its broker; runs in a pool thread and touches no database.
+
+    Whoever is not the first to claim it asks first whether it is already there.
+    """
+    try:
+        broker = broker_for(claimed.account_id)
+        if claimed.epoch > 1:
+            found = broker.find_order(OrderRef(client_order_id=claimed.request.client_order_id))
+            if found is not None:
+                return Answer(claimed, found, None)
+            settled_at = claimed.submitted_at + timedelta(seconds=broker.capabilities.settle_after_seconds)
+            if clock() < settled_at:
+                raise OutcomeUnknown("not found yet; a former try may still be on its way")
+        return Answer(claimed, broker.submit(claimed.request), None)
+    except BrokerError as error:
+        return Answer(claimed, None, error)
+    except Exception as error:  # an adapter's own defect must not lose the order: treat it as an unknown outcome
+        log.exception("adapter_failed order_id=%s", claimed.order_id)
+        return Answer(claimed, None, OutcomeUnknown(f"{type(error).__name__}: {error}"))
+
+
+def settle(answers: Sequence[Answer], *, clock: Clock) -> None:
+    """Book what came back: reports through the one function for updates, failures under the claim's epoch."""
+    now = clock()
+    by_account: dict[int, list[OrderReport]] = {}
+    for answer in answers:
+        if answer.report is not None:
+            by_account.setdefault(answer.claimed.account_id, []).append(answer.report)
+    for account_id, reports in by_account.items():
+        apply_reports(account_id=account_id, reports=reports, now=now)
+    for answer in answers:
+        if isinstance(answer.error, NotSent | Refused | OutcomeUnknown):
+            settle_failure(order_id=answer.claimed.order_id, epoch=answer.claimed.epoch, error=answer.error, now=now)

@@ -1,0 +1,26 @@
+"""Doors for Celery: clock, worker name, one call each."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from celery import shared_task
+from celery.app.task import Task
+
+from orders import brokers, submit, sync
+
+
+def _clock() -> datetime:
+    return datetime.now(UTC)
+
+
+@shared_task(name="orders.submit", bind=True)
+def submit_orders(self: Task, *, order_ids: list[int], **_later: object) -> int:
+    """Send pending orders; a second delivery finds them claimed and stops."""
+    return submit.submit(order_ids=order_ids, worker=str(self.request.hostname), connect=brokers.connect, clock=_clock)
+
+
+@shared_task(name="orders.sync")
+def sync_orders(**_later: object) -> int:
+    """Ask brokers about working orders that have been quiet."""
+    return sync.poll_quiet_orders(connect=brokers.connect, now=_clock())

@@ -1,0 +1,146 @@
+"""One-minute bars of the last price, rolled out of the quotes' accumulators, and what they say about a position.
+
+An accumulator never mixes two minutes: whoever writes the first price of a new minute closes the bar before it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timedelta
+from decimal import Decimal
+from typing import Final, NamedTuple, Protocol
+
+from django.db import connection, transaction
+from django.db.models import Max, Min
+
+from positions.models import Bar, Position, Quote
+
+MINUTE: Final = timedelta(minutes=1)
+_ROWS_AT_ONCE: Final = 500
+
+_CLOSE: Final = """
+    WITH taken AS (
+        SELECT instrument_id, date_trunc('minute', source_at) AS start, bar_open, bar_high, bar_low, last
+        FROM positions_quote
+        WHERE bar_open IS NOT NULL AND {which}
+        ORDER BY instrument_id
+        {limit}
+        FOR NO KEY UPDATE {wait}
+    ), cleared AS (
+        UPDATE positions_quote q SET bar_open = NULL, bar_high = NULL, bar_low = NULL
+        FROM taken WHERE taken.instrument_id = q.instrument_id
+    )
+    INSERT INTO positions_bar AS b (instrument_id, start, seconds, open, high, low, close, volume)
+    SELECT instrument_id, start, 60, bar_open, bar_high, bar_low, last, 0 FROM taken ORDER BY instrument_id
+    ON CONFLICT (instrument_id, seconds, start) DO UPDATE SET
+        high = greatest(b.high, excluded.high), low = least(b.low, excluded.low), close = excluded.close
+"""
+_CLOSE_THESE: Final = _CLOSE.format(which="instrument_id = ANY(%s)", limit="", wait="")
+_CLOSE_FINISHED: Final = _CLOSE.format(
+    which="source_at < date_trunc('minute', %s::timestamptz)",
+    limit=f"LIMIT {_ROWS_AT_ONCE}",
+    wait="SKIP LOCKED",  # a row that is being written closes its own bar
+)
+
+
+class HistoricalBar(Protocol):
+    """A finished bar as a broker tells it; `start` is its first instant."""
+
+    @property
+    def start(self) -> datetime: ...
+    @property
+    def open(self) -> Decimal: ...
+    @property
+    def high(self) -> Decimal: ...
+    @property
+    def low(self) -> Decimal: ...
+    @property
+    def close(self) -> Decimal: ...
+    @property
+    def volume(self) -> Decimal: ...
+
+
+class Extremes(NamedTuple):
+    """Highest and lowest price of a span."""
+
+    peak: Decimal
+    trough: Decimal
+
+
+def bar_start(at: datetime) -> datetime:
+    """Return the first instant of the minute a moment lies in."""
+    return at.replace(second=0, microsecond=0)
+
+
+def close_bars(*, instrument_ids: Sequence[int]) -> None:
+    """Turn what these quotes have accumulated into bars, because a new minute begins for them."""
+    if instrument_ids:
+        _close(_CLOSE_THESE, list(instrument_ids))
+
+
+def roll_bars(*, now: datetime) -> int:
+    """Turn the accumulators of finished minutes into bars and return how many; quiet symbols depend on it."""
+    rolled = 0
+    while True:
+        some = _close(_CLOSE_FINISHED, now)
+        rolled += some
+        if some < _ROWS_AT_ONCE:
+            return rolled
+
+
+def save_bars(*, instrument_id: int, seconds: int, bars: Iterable[HistoricalBar]) -> int:
+    """Store finished bars of a broker's history and return how many; they replace bars made from our own prices."""
+    rows = [
+        Bar(
+            instrument_id=instrument_id,
+            seconds=seconds,
+            start=bar.start,
+            open=bar.open,
+            high=bar.high,
+            low=bar.low,
+            close=bar.close,
+            volume=bar.volume,
+        )
+        for bar in bars
+    ]
+    Bar.objects.bulk_create(
+        rows,
+        update_conflicts=True,
+        unique_fields=["instrument", "seconds", "start"],
+        update_fields=["open", "high", "low", "close", "volume"],
+        batch_size=2_000,
+    )
+    return len(rows)
+
+
+def peak_and_trough(position: Position, *, until: datetime) -> Extremes:
+    """Return the extremes of the last price from the entry until a moment, the entry price being one of them.
+
+    Bars count from the first minute that began after the entry and as far as they ended by `until`; the minute in the
+    making counts if it began after the entry too, else only its newest price does. So no price from before the
+    entry is ever among them.
+    """
+    opened = position.opened_at
+    first = bar_start(opened)
+    if first < opened:
+        first += MINUTE
+    bars = Bar.objects.filter(
+        instrument_id=position.instrument_id, seconds=60, start__gte=first, start__lte=until - MINUTE
+    ).aggregate(peak=Max("high"), trough=Min("low"))
+    seen = [position.average_entry, bars["peak"], bars["trough"], position.last_exit_price]
+    quote = Quote.objects.filter(
+        instrument_id=position.instrument_id, source_at__gte=opened, source_at__lte=until
+    ).first()
+    if quote is not None:
+        seen.append(quote.last)
+        if quote.source_at >= first:
+            seen += [quote.bar_high, quote.bar_low]
+    prices = [price for price in seen if price is not None]
+    return Extremes(max(prices), min(prices))
+
+
+def _close(sql: str, parameter: object) -> int:
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute("SET LOCAL synchronous_commit = off")
+        cursor.execute(sql, [parameter])
+        return int(cursor.rowcount)

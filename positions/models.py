@@ -1,0 +1,247 @@
+"""What we hold and what it is worth. The database refuses what must never be true; see each constraint's name."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+from django.db import models
+from django.db.models import CheckConstraint, F, Q, UniqueConstraint
+
+from positions.fields import EncryptedField, NumberField
+from positions.states import PositionStatus
+from positions.values import AssetClass, Side, TradingState
+
+
+class Account(models.Model):
+    """One account at one broker."""
+
+    name = models.SlugField(max_length=64, unique=True)
+    broker = models.CharField(max_length=32, help_text="Adapter: paper, alpaca.")
+    base_url = models.URLField(
+        max_length=200, blank=True, help_text="Where the broker answers; empty means its default."
+    )
+    credentials = EncryptedField(null=True, blank=True)
+    trading_state = models.CharField(
+        max_length=16, choices=[(state, state) for state in TradingState], default=TradingState.ACTIVE
+    )
+    max_order_notional = NumberField(null=True, blank=True, help_text="Largest entry order, quantity x price.")
+    max_open_positions = models.PositiveIntegerField(null=True, blank=True)
+    created_at = models.DateTimeField()
+    updated_at = models.DateTimeField()
+
+    class Meta:
+        constraints = [
+            CheckConstraint(
+                name="account_trading_state_is_known",
+                condition=Q(trading_state__in=[str(state) for state in TradingState]),
+            ),
+            CheckConstraint(
+                name="account_notional_limit_is_positive",
+                condition=Q(max_order_notional__isnull=True) | Q(max_order_notional__gt=0),
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Instrument(models.Model):
+    """Something that can be held, with the increments its venue trades it in."""
+
+    symbol = models.CharField(max_length=32, unique=True)
+    asset_class = models.CharField(
+        max_length=16, choices=[(kind, kind) for kind in AssetClass], default=AssetClass.EQUITY
+    )
+    tick = NumberField(default=Decimal("0.01"), help_text="Smallest price step.")
+    lot = NumberField(default=Decimal(1), help_text="Smallest quantity step.")
+    min_notional = NumberField(default=Decimal(0))
+    dust = NumberField(default=Decimal("0.001"), help_text="A remainder below this counts as closed.")
+    collar_pct = NumberField(
+        default=Decimal(20), help_text="A single print further than this many percent away needs a second one."
+    )
+    calendar = models.CharField(
+        max_length=16, default="XNYS", help_text="Exchange calendar (ISO 10383); 24/7 for crypto."
+    )
+    shortable = models.BooleanField(default=True)
+    tradable = models.BooleanField(default=True)
+
+    class Meta:
+        constraints = [
+            CheckConstraint(
+                name="instrument_steps_are_positive",
+                condition=Q(tick__gt=0, lot__gt=0, dust__gte=0, min_notional__gte=0, collar_pct__gt=0),
+            ),
+            CheckConstraint(name="instrument_symbol_is_not_empty", condition=~Q(symbol="")),
+        ]
+
+    def __str__(self) -> str:
+        return self.symbol
+
+
+class Position(models.Model):
+    """One holding that has to be left one day. Several may be open in one symbol.
+
+    `reserved` is what live exits have claimed; it is written only under the position's lock.
+    """
+
+    account = models.ForeignKey(Account, on_delete=models.PROTECT, related_name="positions")
+    instrument = models.ForeignKey(Instrument, on_delete=models.PROTECT, related_name="positions")
+    strategy = models.CharField(max_length=64, blank=True)
+    side = models.SmallIntegerField(choices=[(side.value, side.word) for side in Side])
+    status = models.CharField(
+        max_length=16, choices=[(status, status) for status in PositionStatus], default=PositionStatus.OPEN
+    )
+    quantity = NumberField(help_text="Entered in all.")
+    exited = NumberField(default=Decimal(0), help_text="Sold (or bought back) so far.")
+    reserved = NumberField(default=Decimal(0), help_text="Claimed by live exit orders.")
+    entry_cost = NumberField(help_text="Quantity x price of the entries, without fees.")
+    exit_value = NumberField(default=Decimal(0))
+    fees = NumberField(default=Decimal(0))
+    realized_pnl = NumberField(default=Decimal(0), help_text="Net of fees; final once closed.")
+    exit_seq = models.PositiveIntegerField(default=0, help_text="Exits decided so far; part of their client order ids.")
+    exit_reason = models.CharField(max_length=32, blank=True)
+    last_exit_price = NumberField(null=True, blank=True)
+    last_exit_at = models.DateTimeField(null=True, blank=True)
+    last_exit_order_id = models.BigIntegerField(null=True, blank=True)
+    peak = NumberField(null=True, blank=True, help_text="Highest price since the entry; final once closed.")
+    trough = NumberField(null=True, blank=True, help_text="Lowest price since the entry; final once closed.")
+    opened_at = models.DateTimeField()
+    closed_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        constraints = [
+            CheckConstraint(name="position_side_is_long_or_short", condition=Q(side__in=[1, -1])),
+            CheckConstraint(
+                name="position_status_is_known", condition=Q(status__in=[str(status) for status in PositionStatus])
+            ),
+            CheckConstraint(name="position_quantity_is_positive", condition=Q(quantity__gt=0)),
+            CheckConstraint(name="position_cost_is_positive", condition=Q(entry_cost__gt=0)),
+            CheckConstraint(
+                name="position_never_sells_more_than_it_holds", condition=Q(exited__gte=0, exited__lte=F("quantity"))
+            ),
+            CheckConstraint(
+                name="position_live_exits_never_exceed_the_remainder",
+                condition=Q(reserved__gte=0, reserved__lte=F("quantity") - F("exited")),
+            ),
+            CheckConstraint(
+                name="position_closed_has_its_time",
+                condition=Q(status=PositionStatus.CLOSED, closed_at__isnull=False)
+                | (~Q(status=PositionStatus.CLOSED) & Q(closed_at__isnull=True)),
+            ),
+        ]
+        indexes = [
+            models.Index(
+                fields=["account", "instrument"], name="position_open", condition=~Q(status=PositionStatus.CLOSED)
+            ),
+            models.Index(fields=["-opened_at"], name="position_by_time"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{Side(self.side).word} {self.quantity} {self.instrument} #{self.pk}"
+
+    @property
+    def remaining(self) -> Decimal:
+        """Return the quantity still held."""
+        return self.quantity - self.exited
+
+    @property
+    def available(self) -> Decimal:
+        """Return the quantity no live exit has claimed."""
+        return self.quantity - self.exited - self.reserved
+
+    @property
+    def average_entry(self) -> Decimal:
+        """Return the average entry price."""
+        return self.entry_cost / self.quantity
+
+
+class Quote(models.Model):
+    """The latest price of one instrument, with the extremes since it was last scanned.
+
+    `dirty` says that something happened since (a price, a newly armed trigger); `from_seq` is the sequence number
+    the interval of the extremes began with.
+    """
+
+    instrument = models.OneToOneField(Instrument, on_delete=models.CASCADE, primary_key=True, related_name="quote")
+    last = NumberField()
+    bid = NumberField()
+    ask = NumberField()
+    last_low = NumberField()
+    last_high = NumberField()
+    bid_low = NumberField()
+    bid_high = NumberField()
+    ask_low = NumberField()
+    ask_high = NumberField()
+    seq = models.BigIntegerField(default=1)
+    from_seq = models.BigIntegerField(default=1)
+    dirty = models.BooleanField(default=True)
+    source = models.CharField(max_length=32)
+    source_at = models.DateTimeField()
+    received_at = models.DateTimeField()
+    scanned_at = models.DateTimeField(null=True, blank=True)
+    suspect = NumberField(null=True, blank=True, help_text="A print outside the collar that waits for a second one.")
+    bar_open = NumberField(null=True, blank=True, help_text="The bar in the making, of the last price.")
+    bar_low = NumberField(null=True, blank=True)
+    bar_high = NumberField(null=True, blank=True)
+
+    class Meta:
+        constraints = [
+            CheckConstraint(name="quote_prices_are_positive", condition=Q(last__gt=0, bid__gt=0, ask__gt=0)),
+            CheckConstraint(name="quote_is_not_crossed", condition=Q(bid__lte=F("ask"))),
+            CheckConstraint(
+                name="quote_extremes_hold_the_price",
+                condition=Q(
+                    bid_low__lte=F("bid"),
+                    bid_high__gte=F("bid"),
+                    ask_low__lte=F("ask"),
+                    ask_high__gte=F("ask"),
+                    last_low__lte=F("last"),
+                    last_high__gte=F("last"),
+                ),
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.instrument_id}: {self.bid}/{self.ask}"
+
+
+class Bar(models.Model):
+    """Open, high, low, close and volume over a span that starts at `start` and lasts `seconds`."""
+
+    instrument = models.ForeignKey(Instrument, on_delete=models.CASCADE, related_name="bars")
+    start = models.DateTimeField()
+    seconds = models.PositiveIntegerField()
+    open = NumberField()
+    high = NumberField()
+    low = NumberField()
+    close = NumberField()
+    volume = NumberField(default=Decimal(0))
+
+    class Meta:
+        constraints = [
+            UniqueConstraint(name="bar_is_unique", fields=["instrument", "seconds", "start"]),
+            CheckConstraint(
+                name="bar_extremes_hold_open_and_close",
+                condition=Q(low__gt=0, low__lte=F("open"), high__gte=F("open"), volume__gte=0, seconds__gt=0)
+                & Q(low__lte=F("close"), high__gte=F("close")),
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.instrument_id} {self.start:%Y-%m-%d %H:%M} {self.seconds}s"
+
+
+class RefusedPrice(models.Model):
+    """How many prices of an instrument were refused, by reason; one row a reason, counted up."""
+
+    symbol = models.CharField(max_length=32)
+    reason = models.CharField(max_length=32)
+    count = models.PositiveBigIntegerField(default=0)
+    last_seen_at = models.DateTimeField()
+    last_price = models.CharField(max_length=64, blank=True)
+
+    class Meta:
+        constraints = [UniqueConstraint(name="refused_price_is_counted_once", fields=["symbol", "reason"])]
+
+    def __str__(self) -> str:
+        return f"{self.symbol} {self.reason} {self.count}"

@@ -1,0 +1,105 @@
+"""Plain values every room shares: sides, asset classes, the quote as the rules see it. No Django here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from enum import IntEnum, StrEnum
+
+
+class Side(IntEnum):
+    """Direction of a position; the value is the sign that makes one formula serve both."""
+
+    LONG = 1
+    SHORT = -1
+
+    @classmethod
+    def parse(cls, text: str) -> Side:
+        """Return the side named "long" or "short".
+
+        :raises ValueError: any other word.
+        """
+        try:
+            return {"long": cls.LONG, "short": cls.SHORT}[text.lower()]
+        except (KeyError, AttributeError):
+            raise ValueError(f"side {text!r} is unknown; use long or short") from None
+
+    @property
+    def word(self) -> str:
+        """Return "long" or "short"."""
+        return self.name.lower()
+
+
+class AssetClass(StrEnum):
+    """What kind of instrument it is; decides sessions and default increments."""
+
+    EQUITY = "equity"
+    CRYPTO = "crypto"
+
+
+class TradingState(StrEnum):
+    """How much an account may do: everything, only reduce, nothing by itself."""
+
+    ACTIVE = "active"
+    REDUCE_ONLY = "reduce_only"
+    HALTED = "halted"
+
+
+class Basis(StrEnum):
+    """The price a trigger is judged on."""
+
+    BID = "bid"
+    ASK = "ask"
+    LAST = "last"
+    MID = "mid"
+
+
+def tradable_basis(side: Side) -> Basis:
+    """Return the price a position would leave at: a long sells at the bid, a short buys at the ask."""
+    return Basis.BID if side is Side.LONG else Basis.ASK
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """Current price of one basis with its extremes since the last scan; prices in the quote currency."""
+
+    price: Decimal
+    low: Decimal
+    high: Decimal
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """What one instrument looked like when it was judged.
+
+    `from_seq` is the sequence number at which the interval of the extremes began: a trigger armed later
+    (`armed_seq > from_seq`) may only be judged on the current price, as the extremes are older than it.
+    """
+
+    symbol: str
+    bid: Range
+    ask: Range
+    last: Range
+    seq: int
+    from_seq: int
+    source_at: datetime
+    received_at: datetime
+
+    def on(self, basis: Basis) -> Range:
+        """Return the price and extremes of one basis.
+
+        The mid is derived from bid and ask; its extremes are bounds, as the two sides may have met theirs at
+        different moments.
+        """
+        if basis is Basis.BID:
+            return self.bid
+        if basis is Basis.ASK:
+            return self.ask
+        if basis is Basis.LAST:
+            return self.last
+        return Range(
+            (self.bid.price + self.ask.price) / 2,
+            (self.bid.low + self.ask.low) / 2,
+            (self.bid.high + self.ask.high) / 2,
+        )
