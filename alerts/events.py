@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -9,9 +10,6 @@ from typing import Any
 
 from django.core.serializers.json import DjangoJSONEncoder
 from django.db import connection
-from psycopg.types.json import Jsonb
-
-import json
 
 SYSTEM = "system"
 
@@ -29,10 +27,6 @@ class Happening:
     data: Mapping[str, Any] = field(default_factory=dict)
 
 
-def _dumps(value: Any) -> str:
-    return json.dumps(value, cls=DjangoJSONEncoder)
-
-
 def write_events(happenings: Iterable[Happening], *, now: datetime) -> None:
     """Append events in one statement, in the given order."""
     rows = list(happenings)
@@ -42,8 +36,8 @@ def write_events(happenings: Iterable[Happening], *, now: datetime) -> None:
         cursor.execute(
             """
             INSERT INTO alerts_event (at, kind, actor, account_ref, position_ref, order_ref, bracket_ref, data)
-            SELECT %s, kind, actor, account_ref, position_ref, order_ref, bracket_ref, data
-              FROM unnest(%s::text[], %s::text[], %s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[], %s::jsonb[])
+            SELECT %s, kind, actor, account_ref, position_ref, order_ref, bracket_ref, data::jsonb
+              FROM unnest(%s::text[], %s::text[], %s::bigint[], %s::bigint[], %s::bigint[], %s::bigint[], %s::text[])
                    WITH ORDINALITY
                    AS new (kind, actor, account_ref, position_ref, order_ref, bracket_ref, data, place)
              ORDER BY place
@@ -56,6 +50,6 @@ def write_events(happenings: Iterable[Happening], *, now: datetime) -> None:
                 [row.position_ref for row in rows],
                 [row.order_ref for row in rows],
                 [row.bracket_ref for row in rows],
-                [Jsonb(dict(row.data), dumps=_dumps) for row in rows],
+                [json.dumps(dict(row.data), cls=DjangoJSONEncoder) for row in rows],
             ],
         )

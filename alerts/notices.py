@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Mapping
 from datetime import datetime
@@ -9,9 +10,6 @@ from typing import Any
 
 from django.core.serializers.json import DjangoJSONEncoder
 from django.db import connection
-from psycopg.types.json import Jsonb
-
-import json
 
 from alerts.models import Alert, Severity
 
@@ -42,7 +40,7 @@ def raise_alert(
             """
             INSERT INTO alerts_alert (kind, severity, title, message, data, requires_action, dedupe_key, count,
                                       account_ref, position_ref, order_ref, raised_at, last_seen_at, deliveries)
-            VALUES (%s, %s, %s, %s, %s, %s, %s, 1, %s, %s, %s, %s, %s, '[]')
+            VALUES (%s, %s, %s, %s, %s::jsonb, %s, %s, 1, %s, %s, %s, %s, %s, '[]')
             ON CONFLICT (dedupe_key) WHERE resolved_at IS NULL
             DO UPDATE SET count = alerts_alert.count + 1, last_seen_at = EXCLUDED.last_seen_at,
                           message = EXCLUDED.message, data = EXCLUDED.data, severity = EXCLUDED.severity
@@ -53,7 +51,7 @@ def raise_alert(
                 severity,
                 title,
                 message,
-                Jsonb(dict(data or {}), dumps=lambda value: json.dumps(value, cls=DjangoJSONEncoder)),
+                json.dumps(dict(data or {}), cls=DjangoJSONEncoder),
                 requires_action,
                 dedupe_key,
                 account_ref,

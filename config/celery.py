@@ -22,7 +22,7 @@ app.config_from_object("config.celery_settings")
 app.conf.CELERY_DB_REUSE_MAX = 10**9
 app.autodiscover_tasks()
 
-_connparams = kombu_redis.Channel._connparams
+_connparams = kombu_redis.Channel._connparams  # type: ignore[attr-defined]
 
 
 def _connparams_or_closed(self: Any, asynchronous: bool = False) -> Any:
@@ -35,7 +35,7 @@ def _connparams_or_closed(self: Any, asynchronous: bool = False) -> Any:
     return _connparams(self, asynchronous)
 
 
-kombu_redis.Channel._connparams = _connparams_or_closed
+kombu_redis.Channel._connparams = _connparams_or_closed  # type: ignore[attr-defined]
 
 
 @signals.task_prerun.connect

@@ -87,18 +87,17 @@ TEMPLATES: list[dict[str, Any]] = [
 _SERVER_LIMITS = (
     "-c statement_timeout={statement} -c lock_timeout=2000 -c idle_in_transaction_session_timeout=10000 -c jit=off"
 )
-DATABASES = {
+DATABASES: dict[str, dict[str, Any]] = {
     "default": {
         **dj_database_url.parse(_service_url("DATABASE_URL"), conn_max_age=600, conn_health_checks=True),
         "ATOMIC_REQUESTS": False,
     }
 }
-DATABASES["default"].setdefault("OPTIONS", {})
-DATABASES["default"]["OPTIONS"]["options"] = _SERVER_LIMITS.format(
-    statement=os.environ.get("EXITMGR_STATEMENT_TIMEOUT_MS", "5000")
+DATABASES["default"].setdefault("OPTIONS", {}).update(
+    options=_SERVER_LIMITS.format(statement=os.environ.get("EXITMGR_STATEMENT_TIMEOUT_MS", "5000")),
+    application_name=os.environ.get("EXITMGR_PROCESS", "exitmgr"),
+    connect_timeout=3,
 )
-DATABASES["default"]["OPTIONS"]["application_name"] = os.environ.get("EXITMGR_PROCESS", "exitmgr")
-DATABASES["default"]["OPTIONS"]["connect_timeout"] = 3
 REDIS_URL = _service_url("REDIS_URL")
 
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"

@@ -18,7 +18,8 @@ from alerts.notices import raise_alert
 from exitmgr.brackets import arm_or_alert, end_bracket
 from exitmgr.exits import ExitIntent, make_exits
 from exitmgr.models import Bracket, Trigger
-from exitmgr.rules.types import Decision, Urgency
+from exitmgr.rules.fire import by_precedence
+from exitmgr.rules.types import Decision, Direction
 from exitmgr.states import BracketEvent, BracketStatus, TriggerStatus
 from orders.cancel import NotCancellable, request_cancel
 from orders.limits import RESUBMIT_ATTEMPTS, RESUBMIT_DELAY_SECONDS, backoff_seconds

@@ -73,5 +73,9 @@ class OutcomeUnknown(BrokerError):
     """The request may or may not have arrived; look it up by client order id before anything else."""
 
 
+class StillUnknown(OutcomeUnknown):
+    """Nothing new left us: the lookup of a former try failed, or came too early to prove its absence."""
+
+
 class AccountRefused(Refused):
     """The broker no longer accepts this account's credentials; retrying cannot help, a person must act."""

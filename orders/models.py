@@ -79,6 +79,9 @@ class Order(models.Model):
     )
     epoch = models.PositiveIntegerField(default=0, help_text="Raised by each claim; a stale one may not settle.")
     lease_until = models.DateTimeField(null=True, blank=True)
+    maybe_sent_at = models.DateTimeField(
+        null=True, blank=True, help_text="Latest moment at which a try of unknown outcome may have left us."
+    )
     claimed_by = models.CharField(max_length=64, blank=True)
     tries = models.PositiveIntegerField(default=0, help_text="Answers that were a refusal.")
     next_attempt_at = models.DateTimeField(null=True, blank=True)

@@ -11,7 +11,7 @@ from django.db import transaction
 from alerts.events import Happening, write_events
 from alerts.models import Severity
 from alerts.notices import raise_alert
-from orders.errors import AccountRefused, BrokerError, NotSent, OutcomeUnknown, Refused
+from orders.errors import AccountRefused, BrokerError, NotSent, OutcomeUnknown, Refused, StillUnknown
 from orders.lanes import ring_advance_on_commit
 from orders.limits import (
     RETRY_ATTEMPTS,
@@ -27,7 +27,7 @@ from positions.locks import lock_positions
 
 log = logging.getLogger(__name__)
 
-_WRITTEN = ["state", "tries", "next_attempt_at", "lease_until", "last_error", "reserved", "ended_at", "news"]
+_WRITTEN = ["state", "tries", "next_attempt_at", "lease_until", "last_error", "reserved", "ended_at", "news", "maybe_sent_at"]
 
 
 def settle_failure(*, order_id: int, epoch: int, error: BrokerError, now: datetime) -> OrderState | None:
@@ -66,11 +66,15 @@ def settle_failure(*, order_id: int, epoch: int, error: BrokerError, now: dateti
 
 def _decide(order: Order, error: BrokerError, *, now: datetime) -> OrderEvent:
     if isinstance(error, OutcomeUnknown):
+        if not isinstance(error, StillUnknown):
+            order.maybe_sent_at = now
         order.next_attempt_at = now + timedelta(seconds=UNKNOWN_RECHECK_SECONDS)
         return OrderEvent.LOST
     if isinstance(error, NotSent):
         # nobody is there: that says nothing against the order, so it costs no try and never gives up
-        wait = backoff_seconds(tries=order.epoch, base=1.0, ceiling=UNREACHABLE_CEILING_SECONDS)
+        wait = error.retry_after or backoff_seconds(
+            tries=order.epoch, base=1.0, ceiling=UNREACHABLE_CEILING_SECONDS
+        )
         order.next_attempt_at = now + timedelta(seconds=wait)
         return OrderEvent.RELEASED
     assert isinstance(error, Refused)  # noqa: S101 - the third of three kinds

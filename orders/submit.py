@@ -18,11 +18,12 @@ from functools import lru_cache
 from django.db import connection
 
 from orders.brokers.protocol import Broker, OrderRef, OrderReport, OrderSide, OrderType, SubmitRequest, TimeInForce
-from orders.errors import BrokerError, NotSent, OutcomeUnknown, Refused
+from orders.errors import BrokerError, OutcomeUnknown, StillUnknown
 from orders.limits import LEASE_SECONDS
 from orders.outcomes import settle_failure
 from orders.states import CLAIMABLE
 from orders.updates import apply_reports
+from positions.fields import plain
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +48,8 @@ class Claimed:
     order_id: int
     account_id: int
     epoch: int
-    submitted_at: datetime
+    #: Latest moment at which a former try may have left us, None when every former one provably did not.
+    maybe_sent_at: datetime | None
     request: SubmitRequest
 
 
@@ -80,7 +82,7 @@ def submit(*, order_ids: Sequence[int], worker: str, connect: Connect, clock: Cl
 
 _CLAIM = """
 WITH due AS (
-    SELECT o.id
+    SELECT o.id, GREATEST(o.maybe_sent_at, o.lease_until) AS maybe_sent_at
       FROM orders_order o JOIN positions_account a ON a.id = o.account_id
      WHERE o.id = ANY(%(ids)s) AND o.state = ANY(%(claimable)s)
        AND (o.lease_until IS NULL OR o.lease_until < clock_timestamp())
@@ -94,10 +96,11 @@ WITH due AS (
 UPDATE orders_order o
    SET state = 'submitting', epoch = o.epoch + 1, claimed_by = %(worker)s, next_attempt_at = NULL,
        lease_until = clock_timestamp() + make_interval(secs => %(lease)s),
-       submitted_at = COALESCE(o.submitted_at, clock_timestamp())
+       submitted_at = COALESCE(o.submitted_at, clock_timestamp()),
+       maybe_sent_at = due.maybe_sent_at
   FROM due, positions_instrument i
  WHERE o.id = due.id AND i.id = o.instrument_id
-RETURNING o.id, o.account_id, o.epoch, o.submitted_at, o.urgency, o.client_order_id, i.symbol, o.side, o.quantity,
+RETURNING o.id, o.account_id, o.epoch, o.maybe_sent_at, o.urgency, o.client_order_id, i.symbol, o.side, o.quantity,
           o.order_type, o.time_in_force, o.limit_price, o.stop_price, o.trail_price, o.trail_percent
 """
 
@@ -123,12 +126,12 @@ def claim(*, order_ids: Sequence[int], worker: str) -> list[Claimed]:
             order_id=row[0],
             account_id=row[1],
             epoch=row[2],
-            submitted_at=row[3],
+            maybe_sent_at=row[3],
             request=SubmitRequest(
                 client_order_id=row[5],
                 symbol=row[6],
                 side=OrderSide(row[7]),
-                quantity=row[8].normalize(),
+                quantity=plain(row[8]),
                 order_type=OrderType(row[9]),
                 time_in_force=TimeInForce(row[10]),
                 limit_price=_trimmed(row[11]),
@@ -142,7 +145,7 @@ def claim(*, order_ids: Sequence[int], worker: str) -> list[Claimed]:
 
 
 def _trimmed(number: Decimal | None) -> Decimal | None:
-    return None if number is None else number.normalize()
+    return None if number is None else plain(number)
 
 
 def send(claimed: Claimed, broker_for: BrokerFor, clock: Clock) -> Answer:
@@ -153,18 +156,31 @@ def send(claimed: Claimed, broker_for: BrokerFor, clock: Clock) -> Answer:
     try:
         broker = broker_for(claimed.account_id)
         if claimed.epoch > 1:
-            found = broker.find_order(OrderRef(client_order_id=claimed.request.client_order_id))
+            found = _look_up(claimed, broker, clock)
             if found is not None:
                 return Answer(claimed, found, None)
-            settled_at = claimed.submitted_at + timedelta(seconds=broker.capabilities.settle_after_seconds)
-            if clock() < settled_at:
-                raise OutcomeUnknown("not found yet; a former try may still be on its way")
         return Answer(claimed, broker.submit(claimed.request), None)
     except BrokerError as error:
         return Answer(claimed, None, error)
-    except Exception as error:  # an adapter's own defect must not lose the order: treat it as an unknown outcome
+    except Exception as error:  # noqa: BLE001 - an adapter's own defect must not lose the order: its outcome is unknown
         log.exception("adapter_failed order_id=%s", claimed.order_id)
         return Answer(claimed, None, OutcomeUnknown(f"{type(error).__name__}: {error}"))
+
+
+def _look_up(claimed: Claimed, broker: Broker, clock: Clock) -> OrderReport | None:
+    """Return what the broker knows of a former try, or None once it is certain that there is nothing.
+
+    :raises StillUnknown: the lookup failed, or the venue may yet show a try that is on its way.
+    """
+    try:
+        found = broker.find_order(OrderRef(client_order_id=claimed.request.client_order_id))
+    except BrokerError as error:
+        raise StillUnknown(f"the lookup before another try failed: {error}") from error
+    if found is None and claimed.maybe_sent_at is not None:
+        settled_at = claimed.maybe_sent_at + timedelta(seconds=broker.capabilities.settle_after_seconds)
+        if clock() < settled_at:
+            raise StillUnknown("not found yet; a former try may still be on its way")
+    return found
 
 
 def settle(answers: Sequence[Answer], *, clock: Clock) -> None:
@@ -177,5 +193,5 @@ def settle(answers: Sequence[Answer], *, clock: Clock) -> None:
     for account_id, reports in by_account.items():
         apply_reports(account_id=account_id, reports=reports, now=now)
     for answer in answers:
-        if isinstance(answer.error, NotSent | Refused | OutcomeUnknown):
+        if answer.error is not None:
             settle_failure(order_id=answer.claimed.order_id, epoch=answer.claimed.epoch, error=answer.error, now=now)

@@ -15,7 +15,7 @@ def _clock() -> datetime:
 
 
 @shared_task(name="orders.submit", bind=True)
-def submit_orders(self: Task, *, order_ids: list[int], **_later: object) -> int:
+def submit_orders(self: Task[..., int], /, *, order_ids: list[int], **_later: object) -> int:
     """Send pending orders; a second delivery finds them claimed and stops."""
     return submit.submit(order_ids=order_ids, worker=str(self.request.hostname), connect=brokers.connect, clock=_clock)
 

@@ -116,16 +116,12 @@ def save_bars(*, instrument_id: int, seconds: int, bars: Iterable[HistoricalBar]
 def peak_and_trough(position: Position, *, until: datetime) -> Extremes:
     """Return the extremes of the last price from the entry until a moment, the entry price being one of them.
 
-    Bars count from the first minute that began after the entry and as far as they ended by `until`; the minute in the
-    making counts if it began after the entry too, else only its newest price does. So no price from before the
-    entry is ever among them.
+    A minute counts if it began after the entry and ended by `until`; the minute in the making counts if it began
+    after the entry, else only its newest price does. So no price from before the entry is ever among them.
     """
     opened = position.opened_at
-    first = bar_start(opened)
-    if first < opened:
-        first += MINUTE
     bars = Bar.objects.filter(
-        instrument_id=position.instrument_id, seconds=60, start__gte=first, start__lte=until - MINUTE
+        instrument_id=position.instrument_id, seconds=60, start__gte=opened, start__lte=until - MINUTE
     ).aggregate(peak=Max("high"), trough=Min("low"))
     seen = [position.average_entry, bars["peak"], bars["trough"], position.last_exit_price]
     quote = Quote.objects.filter(
@@ -133,7 +129,7 @@ def peak_and_trough(position: Position, *, until: datetime) -> Extremes:
     ).first()
     if quote is not None:
         seen.append(quote.last)
-        if quote.source_at >= first:
+        if bar_start(quote.source_at) >= opened:
             seen += [quote.bar_high, quote.bar_low]
     prices = [price for price in seen if price is not None]
     return Extremes(max(prices), min(prices))

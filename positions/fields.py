@@ -2,15 +2,32 @@
 
 from __future__ import annotations
 
-from decimal import Decimal
-from typing import Any
+from decimal import Context, Decimal
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from django.db import models
 
 from positions.credentials import decrypt, encrypt
 
 
-class NumberField(models.DecimalField):
+_Set = TypeVar("_Set")
+_Get = TypeVar("_Get")
+
+if TYPE_CHECKING:  # only the stubs know that fields are generic
+    _DecimalField = models.DecimalField
+    _BinaryField = models.BinaryField[Any, Any]
+else:
+    _BinaryField = models.BinaryField
+
+    class _DecimalField(models.DecimalField):
+        def __class_getitem__(cls, _types: object) -> type:
+            return cls
+
+
+_EXACT = Context(prec=38)
+
+
+class NumberField(_DecimalField[_Set, _Get]):
     """An exact number wide enough for a satoshi and for one BRK.A share: 20 digits before the point, 18 after."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -30,7 +47,7 @@ class NumberField(models.DecimalField):
         return plain(value) if isinstance(value, Decimal) else value
 
 
-class EncryptedField(models.BinaryField):
+class EncryptedField(_BinaryField):
     """A JSON object kept encrypted (AES-256-GCM); it is bound to its table and column, and never printed."""
 
     def get_prep_value(self, value: Any) -> Any:
@@ -50,7 +67,6 @@ class EncryptedField(models.BinaryField):
 
 
 def plain(number: Decimal) -> Decimal:
-    """Return the same number without trailing zeros and without an exponent."""
-    if number == number.to_integral_value():
-        return number.quantize(Decimal(1)) if number.adjusted() < 28 else number  # noqa: PLR2004
-    return number.normalize()
+    """Return the same number without trailing zeros and without an exponent, to the last of a column's 38 digits."""
+    trimmed = number.normalize(_EXACT)
+    return trimmed.quantize(Decimal(1), context=_EXACT) if trimmed.as_tuple().exponent > 0 else trimmed  # type: ignore[operator]

@@ -114,6 +114,8 @@ def add_exit_fill(
     if position.remaining == 0 or position.remaining < position.instrument.dust:
         _move(position, PositionEvent.EMPTIED)
         position.closed_at = position.closed_at or at
+    elif position.status == PositionStatus.OPEN:
+        _move(position, PositionEvent.EXIT_ENDED_PART_SOLD)  # a fill told after its order had ended
 
 
 def release(position: Position, *, quantity: Decimal) -> None:

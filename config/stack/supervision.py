@@ -114,8 +114,8 @@ class Supervisor:
     """A running supervisord, reached over its socket."""
 
     def __init__(self, var: Path) -> None:
-        transport = SupervisorTransport(None, None, f"unix://{socket_path(var)}")
-        self._server = xmlrpc.client.ServerProxy("http://127.0.0.1", transport=transport)
+        self._transport = SupervisorTransport(None, None, f"unix://{socket_path(var)}")
+        self._server = xmlrpc.client.ServerProxy("http://127.0.0.1", transport=self._transport)
 
     def pid(self) -> int | None:
         """Return supervisord's process id, or None if it does not answer."""
@@ -123,6 +123,8 @@ class Supervisor:
             return cast(int, self._server.supervisor.getPID())
         except (OSError, HTTPException):
             return None
+        finally:
+            self._transport.close()
 
     def processes(self) -> dict[str, dict[str, Any]]:
         """Return supervisord's record of each process (statename, pid, start, spawnerr …) by name."""
@@ -154,6 +156,8 @@ class Supervisor:
             raise SupervisionError(f"supervisord refuses {method}: {fault.faultString}") from fault
         except (OSError, HTTPException) as error:
             raise SupervisionError(f"supervisord does not answer: {error}") from error
+        finally:
+            self._transport.close()
 
 
 def _plain(value: object) -> str:

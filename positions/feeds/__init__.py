@@ -1,0 +1,39 @@
+"""The registry of market data: which stream belongs to an account."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from positions.feeds.protocol import Feed
+    from positions.models import Account
+
+
+class UnknownFeedError(Exception):
+    """An account names a broker whose market data nobody here can read."""
+
+
+def _alpaca(account: Account) -> Feed:
+    from positions.feeds.alpaca import AlpacaFeed, data_stream_url  # only the feed process loads it
+
+    secret = account.credentials or {}
+    return AlpacaFeed(key=secret.get("key", ""), secret=secret.get("secret", ""), url=data_stream_url(account.base_url))
+
+
+#: `paper` is Alpaca's stream, served by the simulated broker.
+FEEDS: dict[str, Callable[[Account], Feed]] = {"alpaca": _alpaca, "paper": _alpaca}
+
+
+def feed_for(account: Account) -> Feed:
+    """Return a stream of prices with the account's address and credentials.
+
+    :raises UnknownFeedError: there is none for the account's broker.
+    """
+    try:
+        make = FEEDS[account.broker]
+    except KeyError:
+        raise UnknownFeedError(
+            f"account {account.name} names broker {account.broker!r}; prices come from one of {sorted(FEEDS)}"
+        ) from None
+    return make(account)

@@ -7,7 +7,7 @@ A test module of an adapter takes all cases by `from tests.brokers.conformance i
   no open orders and no faults at the start of each case.
 
 A case that needs what a venue cannot do skips by capability or by `Venue.faults`, never by name. The suite keeps a
-table of what was shown for which adapter (`CAPABILITY_TABLE`), printed at the end of the run by the module's conftest.
+table of what each adapter declares (`CAPABILITY_TABLE`); the conftest beside it prints it at the end of a run.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from enum import StrEnum
 from typing import Protocol, TypeVar
@@ -69,6 +70,8 @@ class Venue(Protocol):
     symbols: Sequence[str]
     unknown_symbol: str
     faults: frozenset[VenueFault]
+    #: A stretch of daily bars the venue has: symbol, first and last day, and how many; None where it has no history.
+    daily_bars: tuple[str, datetime, datetime, int] | None
 
     def set_price(self, symbol: str, *, bid: Decimal, ask: Decimal) -> None:
         """Move the market of a symbol."""
@@ -103,7 +106,7 @@ class MakeBroker(Protocol):
         ...
 
 
-#: adapter class name -> what was declared and which cases ran
+#: adapter class name -> what it declares
 CAPABILITY_TABLE: dict[str, Capabilities] = {}
 PRICE = D("100")
 BID, ASK = D("99.99"), D("100.01")
@@ -541,6 +544,25 @@ def test_an_instrument_knows_its_increments(desk: Desk) -> None:
     assert (facts.symbol, facts.tradable) == (desk.symbol, True)
     assert facts.tick > 0
     assert facts.lot > 0
+
+
+def test_bars_come_oldest_first_with_their_extremes_outside(desk: Desk) -> None:
+    if desk.venue.daily_bars is None:
+        pytest.skip("the venue has no history")
+    symbol, start, end, count = desk.venue.daily_bars
+    bars = desk.broker.bars(symbol, start=start, end=end, seconds=86_400)
+    assert len(bars) == count
+    assert [bar.start for bar in bars] == sorted({bar.start for bar in bars})
+    assert all(bar.start.utcoffset() is not None and bar.symbol == symbol for bar in bars)
+    assert all(0 < bar.low <= min(bar.open, bar.close) for bar in bars)
+    assert all(bar.high >= max(bar.open, bar.close) for bar in bars)
+
+
+def test_bars_of_an_odd_length_are_refused_for_good(desk: Desk) -> None:
+    now = datetime(2026, 1, 2, tzinfo=UTC)
+    with pytest.raises(Refused) as caught:
+        desk.broker.bars(desk.symbol, start=now - timedelta(days=1), end=now, seconds=7)
+    assert caught.value.permanent
 
 
 # -- exact decimals

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from decimal import Decimal
 
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from orders.brokers.alpaca import AlpacaBroker, connect
 from orders.brokers.protocol import Broker
 from tests.brokers.conformance import *  # noqa: F403  # every case of the suite runs here
-from tests.brokers.conformance import BID, MakeBroker, Venue, VenueFault
+from tests.brokers.conformance import MakeBroker, Venue, VenueFault
 from tests.simulator.box import Box, free_port, start_box
 
 _POST = {"method": "POST", "path": "/v2/orders"}
@@ -36,6 +37,7 @@ class BoxVenue:
     symbols = tuple(f"CONF{number}" for number in range(60))
     unknown_symbol = "NOSUCH"
     faults = frozenset(VenueFault)
+    daily_bars = ("AAPL", datetime(2008, 9, 22, tzinfo=UTC), datetime(2008, 10, 3, 23, tzinfo=UTC), 10)
 
     def __init__(self, box: Box) -> None:
         self._box = box

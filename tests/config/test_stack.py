@@ -15,6 +15,7 @@ import requests
 from config.embedded import ROOT, service_urls
 from config.stack import AlreadyRunning, Stack, StackError
 from config.stack.ownership import marked_processes
+from config.stack.supervision import Supervisor
 
 pytestmark = pytest.mark.flow
 
@@ -28,6 +29,11 @@ def eventually(check: Callable[[], bool], *, seconds: float = 30) -> bool:
             return False
         time.sleep(0.1)
     return True
+
+
+def replaced(var: Path, name: str, pid: int) -> bool:
+    row = Supervisor(var).processes()[name]
+    return row["statename"] == "RUNNING" and row["pid"] != pid
 
 
 def test_a_stack_survives_every_kill(var: Path, environ: dict[str, str]) -> None:
@@ -50,13 +56,7 @@ def test_a_stack_survives_every_kill(var: Path, environ: dict[str, str]) -> None
             connection.execute("CREATE TABLE kept AS SELECT 1 AS n")
         for name in ("postgres", "redis", "stop", "beat"):
             pid = stack.kill(name)
-            back = {"state": "RUNNING"}
-            assert eventually(
-                lambda name=name, pid=pid, back=back: any(  # type: ignore[misc]
-                    row["name"] == name and row["pid"] not in {None, pid} and row["state"] == back["state"]
-                    for row in stack.status()
-                )
-            ), name
+            assert eventually(lambda name=name, pid=pid: replaced(var, name, pid)), name  # type: ignore[misc]
 
         supervisor = next(row["pid"] for row in stack.status() if row["name"] == "supervisor")
         os.kill(supervisor, signal.SIGKILL)
