@@ -58,7 +58,7 @@ def _keep_watch(sender: Any, **_: Any) -> None:
     if "stop_loss" not in queues or "entry" in queues:
         return
     from exitmgr.watch import keep_watch
-    from orders.brokers import connect
+    from orders.brokers.registry import connect
 
     threading.Thread(
         target=keep_watch,

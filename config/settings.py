@@ -31,6 +31,9 @@ def _service_url(name: str) -> str:
 
 SECRET_KEY = _secrets.secret_key
 EXITMGR_KEYS = _secrets.exitmgr_keys
+ADMIN_PASSWORD = _secrets.admin_password
+SIMULATOR_CREDENTIALS = {"key": _secrets.simulator_key, "secret": _secrets.simulator_secret}
+SIMULATOR_URL = os.environ.get("SIMULATOR_URL", "")
 DEBUG = False
 ALLOWED_HOSTS = os.environ.get("EXITMGR_ALLOWED_HOSTS", "127.0.0.1,localhost,[::1]").split(",")
 CSRF_TRUSTED_ORIGINS = [origin for origin in os.environ.get("EXITMGR_TRUSTED_ORIGINS", "").split(",") if origin]
@@ -166,6 +169,8 @@ LOGGING = {
     "disable_existing_loggers": False,
     "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s %(message)s"}},
     "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
+    # one line a task says nothing at several tasks a second; what was decided is logged where it is decided
+    "loggers": {name: {"level": "WARNING"} for name in ("celery.worker.strategy", "celery.app.trace", "celery.beat")},
     "root": {"handlers": ["stderr"], "level": os.environ.get("EXITMGR_LOG_LEVEL", "INFO")},
 }
 

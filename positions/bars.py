@@ -135,7 +135,7 @@ def peak_and_trough(position: Position, *, until: datetime) -> Extremes:
     return Extremes(max(prices), min(prices))
 
 
-def _close(sql: str, parameter: object) -> int:
+def _close(sql: str, parameter: datetime | list[int]) -> int:
     with transaction.atomic(), connection.cursor() as cursor:
         cursor.execute("SET LOCAL synchronous_commit = off")
         cursor.execute(sql, [parameter])

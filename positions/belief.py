@@ -55,19 +55,26 @@ class Limits(NamedTuple):
         return cls(oldest=now - max_age, newest=now + MAX_AHEAD, collar_pct=collar_pct)
 
 
+class Suspect(NamedTuple):
+    """A price outside the collar that waits for a second print, and when it was printed, if that is known."""
+
+    price: Decimal
+    source_at: datetime | None
+
+
 class Verdict(NamedTuple):
-    """The accepted `view` or the `refusal`; `suspect` is the price that now waits for a second print."""
+    """The accepted `view` or the `refusal`; `suspect` is what now waits for a second print."""
 
     view: View | None
     refusal: Refusal | None
-    suspect: Decimal | None
+    suspect: Suspect | None
 
 
-def judge(tick: Tick, *, seen: View | None, suspect: Decimal | None, limits: Limits) -> Verdict:
+def judge(tick: Tick, *, seen: View | None, suspect: Suspect | None, limits: Limits) -> Verdict:
     """Return whether a print is accepted, refused, or held as suspect until a second print confirms it.
 
-    `seen` is the last accepted price, None before the first one, which has no collar to stay in. `suspect` is the
-    price of an earlier print outside the collar; a print near it confirms it, an ordinary one clears it.
+    `seen` is the last accepted price, None before the first one, which has no collar to stay in. A later print near
+    the suspect confirms it (the same one told twice does not), an ordinary one clears it.
     """
     refusal = _malformed(tick)
     if refusal is None:
@@ -79,9 +86,9 @@ def judge(tick: Tick, *, seen: View | None, suspect: Decimal | None, limits: Lim
     if seen is None:
         return Verdict(view, None, None)
     strayed = _strayed(tick, view, seen=seen, collar_pct=limits.collar_pct)
-    if strayed is None or (suspect is not None and not _beyond(strayed, suspect, limits.collar_pct)):
+    if strayed is None or _confirms(strayed, tick.source_at, suspect=suspect, collar_pct=limits.collar_pct):
         return Verdict(view, None, None)
-    return Verdict(None, Refusal.OUTSIDE_COLLAR, strayed)
+    return Verdict(None, Refusal.OUTSIDE_COLLAR, Suspect(strayed, tick.source_at))
 
 
 def complete(tick: Tick, *, seen: View | None) -> View:
@@ -142,6 +149,12 @@ def _strayed(tick: Tick, view: View, *, seen: View, collar_pct: Decimal) -> Deci
         if _beyond(price, reference, collar_pct)
     ]
     return max(strayed)[1] if strayed else None
+
+
+def _confirms(price: Decimal, at: datetime, *, suspect: Suspect | None, collar_pct: Decimal) -> bool:
+    if suspect is None or (suspect.source_at is not None and at <= suspect.source_at):
+        return False
+    return not _beyond(price, suspect.price, collar_pct)
 
 
 def _beyond(price: Decimal, reference: Decimal, collar_pct: Decimal) -> bool:

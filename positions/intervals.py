@@ -10,7 +10,7 @@ from operator import le
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple, cast
 
-from positions.belief import SMALLEST, TOO_LARGE, Limits, Refusal, View, judge
+from positions.belief import SMALLEST, TOO_LARGE, Limits, Refusal, Suspect, View, judge
 from positions.feeds.protocol import Tick
 
 
@@ -34,7 +34,7 @@ class Summary(NamedTuple):
     """What one instrument's prints came to; no interval when none was believed. Refusals are counted by reason."""
 
     interval: Interval | None
-    suspect: Decimal | None
+    suspect: Suspect | None
     refused: Mapping[Refusal, int]
     refused_prices: Mapping[Refusal, str]  # the last one of each reason, as bid/ask/last
 
@@ -42,7 +42,7 @@ class Summary(NamedTuple):
 _NOTHING: Final[Mapping[Refusal, Any]] = MappingProxyType({})
 
 
-def sum_up(ticks: Sequence[Tick], *, seen: View | None, suspect: Decimal | None, limits: Limits) -> Summary:
+def sum_up(ticks: Sequence[Tick], *, seen: View | None, suspect: Suspect | None, limits: Limits) -> Summary:
     """Judge one instrument's prints in their order and sum up the believable ones."""
     interval = _all_plain(ticks, seen=seen, limits=limits)
     if interval is not None:
@@ -92,7 +92,7 @@ def _all_plain(ticks: Sequence[Tick], *, seen: View | None, limits: Limits) -> I
     )  # fmt: skip
 
 
-def _one_by_one(ticks: Sequence[Tick], *, seen: View | None, suspect: Decimal | None, limits: Limits) -> Summary:
+def _one_by_one(ticks: Sequence[Tick], *, seen: View | None, suspect: Suspect | None, limits: Limits) -> Summary:
     accepted: list[View] = []
     refused: Counter[Refusal] = Counter()
     refused_prices: dict[Refusal, str] = {}

@@ -22,6 +22,7 @@ from django.db.models import (
     When,
 )
 from django.db.models.aggregates import Aggregate
+from django.db.models.expressions import Combinable
 from django.db.models.functions import Greatest, Least, TruncMinute
 
 from positions.fields import NumberField
@@ -70,7 +71,7 @@ def with_worth(positions: QuerySet[Position]) -> QuerySet[Position]:
     )
 
 
-def _number(expression: Expression) -> ExpressionWrapper:
+def _number(expression: Combinable) -> Expression:
     return ExpressionWrapper(expression, output_field=NumberField())
 
 

@@ -17,7 +17,7 @@ from django.db import connection, transaction
 
 from positions import doorbells
 from positions.bars import bar_start, close_bars
-from positions.belief import Limits, View
+from positions.belief import Limits, Suspect, View
 from positions.feeds.protocol import Tick
 from positions.intervals import Interval, Summary, sum_up
 
@@ -111,13 +111,20 @@ def ring_scan() -> None:
 
 
 def write_quotes(
-    *, ticks: Sequence[Tick], source: str, now: datetime, ring: Callable[[], object] = ring_scan
+    *,
+    ticks: Sequence[Tick],
+    source: str,
+    now: datetime,
+    again: bool = False,
+    ring: Callable[[], object] = ring_scan,
 ) -> WriteOutcome:
     """Write the believable prints of a batch, count the others, and ring the scan once prices are committed.
 
     A symbol may occur many times: its prints are judged in their order, and the extremes cover all accepted ones.
+    Say `again` when the batch was tried before: what is stored as suspect may then be one of its own prints, which
+    must not confirm itself.
     """
-    batch = _Batch(source=source, now=now, ring=ring)
+    batch = _Batch(source=source, now=now, again=again, ring=ring)
     for prints in _minute_by_minute(ticks, now=now):
         symbols = sorted(prints)
         for start in range(0, len(symbols), ROWS_AT_ONCE):
@@ -129,11 +136,9 @@ def write_quotes(
 class _Batch:
     """The work of one call, some symbols at a time."""
 
-    def __init__(self, *, source: str, now: datetime, ring: Callable[[], object]) -> None:
+    def __init__(self, *, source: str, now: datetime, again: bool, ring: Callable[[], object]) -> None:
         self.outcome = WriteOutcome()
-        self._source = source
-        self._now = now
-        self._ring = ring
+        self._source, self._now, self._again, self._ring = source, now, again, ring
         self._refused_prices: dict[tuple[str, str], str] = {}
 
     def write(self, prints: Mapping[str, Sequence[Tick]]) -> None:
@@ -147,53 +152,44 @@ class _Batch:
 
     def _write_rows(self, rows: Iterable[_Row], prints: Mapping[str, Sequence[Tick]]) -> list[str]:
         """Write what the prints of these rows came to and return the symbols of rows that were overtaken."""
-        moved: list[tuple[_Row, Interval, Decimal | None]] = []
-        doubted: list[tuple[_Row, Decimal | None]] = []
-        refusals: dict[int, tuple[_Row, Summary]] = {}
-        for row in rows:
-            summary = sum_up(prints[row.symbol], seen=row.seen, suspect=row.suspect, limits=row.limits)
-            if summary.interval is not None:
-                moved.append((row, summary.interval, summary.suspect))
-            elif summary.suspect != row.suspect:
-                doubted.append((row, summary.suspect))
-            if summary.refused:
-                refusals[row.id] = (row, summary)
+        judged = [(row, self._judge(row, prints[row.symbol])) for row in rows]
+        moved = [(row, summary.interval, summary.suspect) for row, summary in judged if summary.interval]
+        doubted = [
+            (row, summary.suspect)
+            for row, summary in judged
+            if summary.interval is None and (summary.suspect and summary.suspect.price) != row.suspect
+        ]
         written = self._store(moved) | _store_suspects(doubted)
-        attempted = [row for row, *_ in (*moved, *doubted)]
-        overtaken = {row.id: row.symbol for row in attempted if row.id not in written}
-        self.outcome.accepted_symbols |= {row.symbol for row, *_ in moved if row.id in written}
-        for row, summary in refusals.values():
-            if row.id not in overtaken:
+        self.outcome.accepted_symbols |= {row.symbol for row, _, _ in moved if row.id in written}
+        tried = {row.id for row, _, _ in moved} | {row.id for row, _ in doubted}
+        overtaken = tried - written
+        for row, summary in judged:
+            if summary.refused and row.id not in overtaken:
                 self._keep_account(row.symbol, summary)
-        return list(overtaken.values())
+        return [row.symbol for row, _ in judged if row.id in overtaken]
 
-    def _store(self, moved: Sequence[tuple[_Row, Interval, Decimal | None]]) -> set[int]:
+    def _judge(self, row: _Row, prints: Sequence[Tick]) -> Summary:
+        suspect = None if row.suspect is None or self._again else Suspect(row.suspect, None)
+        return sum_up(prints, seen=row.seen, suspect=suspect, limits=row.limits)
+
+    def _store(self, moved: Sequence[tuple[_Row, Interval, Suspect | None]]) -> set[int]:
         """Write new prices, ring once they are committed, and return the ids of the rows that were written."""
         if not moved:
             return set()
-        close_bars(
-            instrument_ids=[
-                row.id
-                for row, interval, _ in moved
-                if row.has_bar
-                and row.seen is not None
-                and bar_start(row.seen.source_at) < bar_start(interval.source_at)
-            ]
-        )
-        rows, intervals, suspects = zip(*moved, strict=True)
-        columns = list(zip(*intervals, strict=True))
+        close_bars(instrument_ids=[row.id for row, interval, _ in moved if _begins_a_minute(interval, row)])
+        columns = list(zip(*(interval for _, interval, _ in moved), strict=True))
         times = columns.pop(Interval._fields.index("source_at"))
         with transaction.atomic(), connection.cursor() as cursor:
-            cursor.execute("SET LOCAL synchronous_commit = off")  # the next price repairs a lost one
+            cursor.execute("SET LOCAL synchronous_commit = off")  # the next price makes up for a lost one
             cursor.execute(
                 _WRITE,
                 [
                     self._source,
                     self._now,
-                    _array(row.id for row in rows),
-                    _array(row.seq + 1 for row in rows),
+                    _array(row.id for row, _, _ in moved),
+                    _array(row.seq + 1 for row, _, _ in moved),
                     _array(map(datetime.isoformat, times)),
-                    _array(suspects),
+                    _array(suspect and suspect.price for _, _, suspect in moved),
                     *map(_array, columns),
                 ],
             )
@@ -225,7 +221,7 @@ class _Batch:
             )
 
 
-def _store_suspects(doubted: Sequence[tuple[_Row, Decimal | None]]) -> set[int]:
+def _store_suspects(doubted: Sequence[tuple[_Row, Suspect | None]]) -> set[int]:
     """Write which price of a row waits for a second print and return the ids of the rows that were written."""
     if not doubted:
         return set()
@@ -235,7 +231,7 @@ def _store_suspects(doubted: Sequence[tuple[_Row, Decimal | None]]) -> set[int]:
             [
                 _array(row.id for row, _ in doubted),
                 _array(row.seq for row, _ in doubted),
-                _array(suspect for _, suspect in doubted),
+                _array(suspect and suspect.price for _, suspect in doubted),
             ],
         )
         return {id_ for (id_,) in cursor.fetchall()}
@@ -280,6 +276,12 @@ def _minute_by_minute(ticks: Sequence[Tick], *, now: datetime) -> Iterator[Mappi
             rounds.append(defaultdict(list))
         rounds[number][tick.symbol].append(tick)
     yield from rounds
+
+
+def _begins_a_minute(interval: Interval, row: _Row) -> bool:
+    if not row.has_bar or row.seen is None:
+        return False
+    return bar_start(row.seen.source_at) < bar_start(interval.source_at)
 
 
 def _array(values: Iterable[object]) -> str:

@@ -40,7 +40,7 @@ def test_a_short_cannot_be_covered_beyond_its_size(box: Box) -> None:
     hold(box, qty="-10")
     box.quote("AAPL", "100")
     status, body = place(box, side="buy", qty="11")
-    assert (status, body["code"], body["existing_qty"]) == (403, 40310000, "10")
+    assert (status, body["code"], body["existing_qty"]) == ((403, 40310000), "10")
 
 
 @pytest.mark.parametrize("mode", ["forever", "open_only", "none"])
@@ -127,61 +127,56 @@ def test_orders_that_could_trade_with_each_other_are_refused(
     if not refused:
         assert status == 200
         return
-    assert (status, body["code"], body["existing_order_id"]) == (403, 40310000, first["id"])
+    assert (status, body["code"], body["existing_order_id"]) == ((403, 40310000), first["id"])
     assert body["message"] == "potential wash trade detected. use complex orders"
     assert count(box) == before
 
 
 @pytest.mark.parametrize(
-    ("_case", "held_qty", "fields", "status", "code", "message"),
+    ("_case", "held_qty", "fields", "refusal", "message"),
     [
-        ("an unknown symbol", "0", {"symbol": "NOPE"}, 422, 42210000, 'asset "NOPE" not found'),
-        ("a halted asset", "0", {"symbol": "HALT"}, 422, 42210000, "asset HALT is not tradable"),
+        ("an unknown symbol", "0", {"symbol": "NOPE"}, (422, 42210000), 'asset "NOPE" not found'),
+        ("a halted asset", "0", {"symbol": "HALT"}, (422, 42210000), "asset HALT is not tradable"),
         (
             "a fraction of a whole-share asset",
             "0",
             {"symbol": "WHOLE", "qty": "0.5"},
-            422,
-            42210000,
+            (422, 42210000),
             "not fractionable",
         ),
         (
             "a fractional short",
             "0",
             {"side": "sell", "qty": "0.5"},
-            403,
-            40310000,
+            (403, 40310000),
             "fractional orders cannot be sold short",
         ),
         (
             "a short of what cannot be borrowed",
             "0",
             {"symbol": "WHOLE", "side": "sell"},
-            422,
-            42210000,
+            (422, 42210000),
             "cannot be sold short",
         ),
         (
             "a sell stop at the bid",
             "10",
             {"side": "sell", "type": "stop", "stop_price": "100"},
-            422,
-            42210000,
+            (422, 42210000),
             "stop_price must be <= base_price - 0.01",
         ),
         (
             "a buy stop at the ask",
             "0",
             {"type": "stop", "stop_price": "100"},
-            422,
-            42210000,
+            (422, 42210000),
             "stop_price must be >= base_price + 0.01",
         ),
-        ("more than the money", "0", {"qty": "40001"}, 403, 40310000, "insufficient buying power"),
+        ("more than the money", "0", {"qty": "40001"}, (403, 40310000), "insufficient buying power"),
     ],
 )
 def test_the_account_refuses(
-    _case: str, held_qty: str, fields: dict[str, Any], status: int, code: int, message: str, box: Box
+    _case: str, held_qty: str, fields: dict[str, Any], refusal: tuple[int, int], message: str, box: Box
 ) -> None:
     box.control(
         "POST",
@@ -196,7 +191,7 @@ def test_the_account_refuses(
     box.quote("AAPL", "100")
     hold(box, qty=held_qty)
     answer = place(box, **fields)
-    assert (answer[0], answer[1]["code"]) == (status, code)
+    assert (answer[0], answer[1]["code"]) == refusal
     assert message in answer[1]["message"]
     assert count(box) == 0
 
@@ -251,7 +246,8 @@ def test_every_answer_carries_the_rate_limit_and_an_enforced_one_bites(box: Box)
     answers = [box.call("GET", "/v2/clock", None, box.keys) for _ in range(8)]
     refused = [answer for answer in answers if answer[0] == 429]
     assert refused
-    status, headers, body = refused[0]
+    assert len(answers) - len(refused) <= 6  # three, or twice three when the minute ends here
+    _, headers, body = refused[0]
     assert (headers["x-ratelimit-limit"], headers["x-ratelimit-remaining"]) == ("3", "0")
     assert int(headers["x-ratelimit-reset"]) % 60 == 0
     assert body == {"code": 42910000, "message": "rate limit exceeded"}

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from datetime import UTC, datetime
 from typing import Any
 
+from django.conf import settings
 from django.contrib.auth import get_user_model
 from django.core.management.base import BaseCommand
 
@@ -22,7 +22,7 @@ class Command(BaseCommand):
     help = "Create the administrator, the paper account and its instruments where they are missing."
 
     def handle(self, *_args: Any, **_options: Any) -> None:
-        """Create what is missing; values come from the environment the stack runs its programs in."""
+        """Create what is missing; the simulator's address is given by the stack that runs it."""
         now = datetime.now(UTC)
         self._administrator()
         self._paper_account(now)
@@ -30,17 +30,15 @@ class Command(BaseCommand):
             Instrument.objects.get_or_create(symbol=symbol, defaults={"asset_class": AssetClass.EQUITY})
 
     def _administrator(self) -> None:
-        password = os.environ.get("ADMIN_PASSWORD")
         users = get_user_model().objects
-        if password and not users.filter(username="admin").exists():
-            users.create_superuser("admin", "admin@example.com", password)
+        if not users.filter(username="admin").exists():
+            users.create_superuser("admin", "admin@example.com", settings.ADMIN_PASSWORD)
             self.stdout.write("created the administrator: admin")
 
     def _paper_account(self, now: datetime) -> None:
-        url = os.environ.get("SIMULATOR_URL")
+        url, credentials = settings.SIMULATOR_URL, settings.SIMULATOR_CREDENTIALS
         if not url:
             return
-        credentials = {"key": os.environ["SIMULATOR_KEY"], "secret": os.environ["SIMULATOR_SECRET"]}
         account, created = Account.objects.get_or_create(
             name="paper",
             defaults={

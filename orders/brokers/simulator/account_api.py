@@ -181,9 +181,7 @@ class Account:
             except Refusal as refusal:
                 answers.append({"symbol": position.symbol, "status": refusal.status, "body": refusal.body})
             else:
-                answers.append(
-                    {"symbol": position.symbol, "order_id": body["id"], "status": 200, "body": body}
-                )
+                answers.append({"symbol": position.symbol, "order_id": body["id"], "status": 200, "body": body})
         await self._book.ledger.committed()
         return reply(answers, 207)
 

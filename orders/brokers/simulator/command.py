@@ -26,14 +26,10 @@ class Mistake(Exception):  # noqa: N818  # the user's, and said in one line
 
 def read_arguments(arguments: list[str]) -> argparse.Namespace:
     """Return the parsed command line."""
-    parser = argparse.ArgumentParser(
-        prog="simulator", description="A broker in a box that speaks Alpaca's API."
-    )
+    parser = argparse.ArgumentParser(prog="simulator", description="A broker in a box that speaks Alpaca's API.")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
     parser.add_argument("--port", type=int, default=8900, help="port to listen on (default: %(default)s)")
-    parser.add_argument(
-        "--ledger", type=Path, required=True, help="SQLite file that keeps orders and positions"
-    )
+    parser.add_argument("--ledger", type=Path, required=True, help="SQLite file that keeps orders and positions")
     parser.add_argument("--bars", type=Path, default=BUNDLED_BARS, help="CSV of daily bars to replay")
     parser.add_argument("--cash", default="1000000", help="cash of a new account (default: %(default)s)")
     return parser.parse_args(arguments)

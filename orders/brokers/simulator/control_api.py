@@ -77,6 +77,7 @@ class Control:
             ("/control/faults", "DELETE", self.clear_faults),
             ("/control/faults/{fault_id}", "DELETE", self.remove_fault),
             ("/control/ledger", "GET", self.show_ledger),
+            ("/control/streams", "GET", self.show_streams),
             ("/control/clock", "POST", self.set_clock),
             ("/control/positions", "POST", self.set_position),
             ("/control/assets", "POST", self.set_assets),
@@ -206,6 +207,10 @@ class Control:
             return reply({"error": "no such fault; GET /control/faults lists them"}, 404)
         return reply(self._faults.describe())
 
+    async def show_streams(self, _request: Request) -> Response:
+        """Count the clients that listen to each stream."""
+        return reply({"trading": self._updates.count_listeners(), "data": self._market.count_readers()})
+
     # -- the truth, and changes from outside
 
     async def show_ledger(self, request: Request) -> Response:
@@ -227,8 +232,7 @@ class Control:
         return reply(
             {
                 "orders": [
-                    {**render_order(order), "parent_id": order.parent_id, "role": order.role}
-                    for order in orders
+                    {**render_order(order), "parent_id": order.parent_id, "role": order.role} for order in orders
                 ],
                 "executions": [_show_execution(execution) for execution in executions],
                 "positions": [
@@ -272,15 +276,11 @@ class Control:
         """Set the requests allowed in a minute; null lifts the limit."""
         body = await read_object(request)
         limit = body.get("per_minute")
-        if (
-            "per_minute" not in body
-            or isinstance(limit, bool)
-            or not (limit is None or isinstance(limit, int))
-        ):
+        if "per_minute" not in body or isinstance(limit, bool) or not (limit is None or isinstance(limit, int)):
             raise Wrong('per_minute must be a whole number or null, for example {"per_minute": 200}')
         if limit is not None and limit < 1:
             raise Wrong(f"per_minute must be at least 1, not {limit}; null lifts the limit")
-        self._limit.per_minute = limit
+        self._limit.set_limit(limit)
         return reply({"per_minute": limit})
 
     async def set_dedupe(self, request: Request) -> Response:
@@ -296,7 +296,7 @@ class Control:
         """Start from nothing: no orders, quotes, positions, faults; connections stay."""
         await self._replay.stop()
         self._faults.clear()
-        self._limit.per_minute = None
+        self._limit.set_limit(None)
         self._exchange.reset()
         return reply({"reset": True})
 

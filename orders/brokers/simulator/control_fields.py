@@ -86,17 +86,13 @@ def read_spread(body: dict[str, Any]) -> Decimal:
 def read_quote(spec: object, *, at: str) -> Quote:
     """Return the quote that an object describes; without a last price it is the middle."""
     if not isinstance(spec, dict):
-        raise Wrong(
-            'each quote must be an object such as {"symbol": "AAPL", "bid": "99.99", "ask": "100.01"}'
-        )
+        raise Wrong('each quote must be an object such as {"symbol": "AAPL", "bid": "99.99", "ask": "100.01"}')
     symbol = read_symbol(spec)
     bid, ask = (
         read_decimal(spec.get("bid"), f"bid of {symbol}"),
         read_decimal(spec.get("ask"), f"ask of {symbol}"),
     )
-    last = (
-        read_decimal(spec["last"], f"last of {symbol}") if spec.get("last") is not None else (bid + ask) / 2
-    )
+    last = read_decimal(spec["last"], f"last of {symbol}") if spec.get("last") is not None else (bid + ask) / 2
     if not 0 < bid <= ask or last <= 0:
         raise Wrong(f"the quote of {symbol} needs 0 < bid <= ask and last > 0, not {bid}, {ask}, {last}")
     return Quote(symbol, bid, ask, last, at)

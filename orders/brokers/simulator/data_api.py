@@ -52,9 +52,7 @@ class MarketDataApi:
         symbols = [single] if single else _symbols(request)
         timeframe = query.get("timeframe", "")
         if timeframe not in ("1Day", "1D"):
-            raise Refusal(
-                400, 40010001, f"timeframe must be 1Day, not {timeframe!r}: only daily bars are stored here"
-            )
+            raise Refusal(400, 40010001, f"timeframe must be 1Day, not {timeframe!r}: only daily bars are stored here")
         start, end = read_time(query.get("start"), "start"), read_time(query.get("end"), "end")
         limit = read_count(query.get("limit"), "limit", default=1000, highest=MAX_BARS)
         newest_first = read_choice(query.get("sort"), "sort", "asc", "desc") == "desc"
@@ -62,8 +60,7 @@ class MarketDataApi:
             bar
             for symbol in sorted(symbols)
             for bar in sorted(self._bars.get(symbol, ()), key=lambda bar: bar.ts, reverse=newest_first)
-            if (start is None or _moment(bar.ts) >= _moment(start))
-            and (end is None or _moment(bar.ts) <= _moment(end))
+            if (start is None or _moment(bar.ts) >= _moment(start)) and (end is None or _moment(bar.ts) <= _moment(end))
         ]
         token = query.get("page_token") or "0"
         if not token.isdecimal():

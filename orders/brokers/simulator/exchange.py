@@ -70,9 +70,7 @@ class Exchange:
             at=at,
             client_order_id=request.client_order_id or self._new_id(),
             role={"bracket": ENTRY, "oto": ENTRY, "oco": TAKE_PROFIT}.get(order_class, ""),
-            limit_price=(request.target_price or request.limit_price)
-            if order_class == "oco"
-            else request.limit_price,
+            limit_price=(request.target_price or request.limit_price) if order_class == "oco" else request.limit_price,
         )
         order.armed = True
         if request.type == "trailing_stop" and (quote := book.quotes.get(order.symbol)) is not None:

@@ -112,8 +112,11 @@ def _read_options(kind: str, spec: dict[str, Any]) -> dict[str, Any]:
         if "status" not in options:
             raise ValueError('status needs the HTTP status, for example {"kind": "status", "status": 503}')
         _number(options, "status", low=400, high=599)
+        _number({"code": 0, **options}, "code", low=0, high=99_999_999)
     if kind == "partial_fill":
-        options["fraction"] = Decimal(str(options.get("fraction", "0.5")))
+        options.setdefault("fraction", "0.5")
+        _number(options, "fraction", low=0, high=1)
+        options["fraction"] = Decimal(str(options["fraction"]))
         if not 0 < options["fraction"] < 1:
             raise ValueError("fraction must be above 0 and below 1")
     if kind == "duplicate_updates":

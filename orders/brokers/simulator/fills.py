@@ -166,9 +166,7 @@ class Fills:
             return
         rest = self._book.group(order) if with_group and order.role else []
         order.status = status
-        setattr(
-            order, {"canceled": "canceled_at", "expired": "expired_at", "rejected": "failed_at"}[status], at
-        )
+        setattr(order, {"canceled": "canceled_at", "expired": "expired_at", "rejected": "failed_at"}[status], at)
         self._book.save(order, at=at)
         self._emit(status, order, at=at)
         for other in rest:

@@ -27,6 +27,10 @@ class RateLimit:
         self._window = 0
         self._used = 0
 
+    def set_limit(self, per_minute: int | None) -> None:
+        """Allow so many requests a minute, counted from now; None lifts the limit."""
+        self.per_minute, self._used = per_minute, 0
+
     def spend(self) -> tuple[bool, int, int, int]:
         """Count a request; return whether it may pass, the limit, what is left, and when it starts anew."""
         window = int(time.time()) // WINDOW_SECONDS
@@ -41,9 +45,7 @@ class RateLimit:
 class Gate:
     """Authenticates, limits and disturbs the requests below /v2; lets everything else through."""
 
-    def __init__(
-        self, app: ASGIApp, *, key: str, secret: str, book: Book, faults: Faults, limit: RateLimit
-    ) -> None:
+    def __init__(self, app: ASGIApp, *, key: str, secret: str, book: Book, faults: Faults, limit: RateLimit) -> None:
         self._app = app
         self._key, self._secret = key.encode(), secret.encode()
         self._book = book

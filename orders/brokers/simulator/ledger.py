@@ -201,9 +201,7 @@ class Ledger:
         """Return whether an order ever used this client order id, marked ones included."""
         if any(order.client_order_id == client_order_id for order in self._orders.values()):
             return True
-        row = self._db.execute(
-            "SELECT 1 FROM orders WHERE client_order_id = ?", (client_order_id,)
-        ).fetchone()
+        row = self._db.execute("SELECT 1 FROM orders WHERE client_order_id = ?", (client_order_id,)).fetchone()
         return row is not None
 
     def load_open_orders(self) -> list[Order]:
@@ -247,9 +245,7 @@ class Ledger:
             values.append(side)
         if top_level:
             # a leg stands alone when its parent is not in the answer
-            shown = (
-                "1" if status == "all" else "p." + OPEN_CLAUSE if status == "open" else f"NOT p.{OPEN_CLAUSE}"
-            )
+            shown = "1" if status == "all" else "p." + OPEN_CLAUSE if status == "open" else f"NOT p.{OPEN_CLAUSE}"
             clauses.append(f"NOT EXISTS (SELECT 1 FROM orders p WHERE p.id = orders.parent_id AND {shown})")  # noqa: S608
         order = "DESC" if newest_first else "ASC"
         return self._select_orders(
@@ -287,9 +283,7 @@ class Ledger:
 
     def has_execution(self, execution_id: str) -> bool:
         """Return whether this execution is in the book."""
-        return (
-            self._db.execute("SELECT 1 FROM executions WHERE id = ?", (execution_id,)).fetchone() is not None
-        )
+        return self._db.execute("SELECT 1 FROM executions WHERE id = ?", (execution_id,)).fetchone() is not None
 
     def load_positions(self) -> list[Position]:
         """Return the committed positions."""

@@ -63,6 +63,10 @@ class MarketData:
         self._readers: set[Reader] = set()
         self._trade_id = 0
 
+    def count_readers(self) -> int:
+        """Return how many clients have a subscription."""
+        return sum(any(reader.wanted.values()) for reader in self._readers)
+
     def cut(self) -> None:
         """Close every connection."""
         for reader in self._readers:
@@ -116,9 +120,7 @@ class MarketData:
     async def _read(self, socket: WebSocket, reader: Reader) -> None:
         while True:
             try:
-                frame = await asyncio.wait_for(
-                    receive(socket), None if reader.authenticated else AUTH_SECONDS
-                )
+                frame = await asyncio.wait_for(receive(socket), None if reader.authenticated else AUTH_SECONDS)
             except TimeoutError:
                 reader.say([_error(404, "auth timeout")])
                 await asyncio.sleep(0.1)

@@ -83,9 +83,7 @@ def decide(order: Order, quote: Quote) -> Decision:
         elected = is_touched(side=order.side, stop_price=stop_price, price=price)
         if not elected:
             return Decision(elected=False, hwm=hwm, stop_price=stop_price, price=None)
-    if order.limit_price is not None and not is_marketable(
-        side=order.side, limit_price=order.limit_price, price=price
-    ):
+    if order.limit_price is not None and not is_marketable(side=order.side, limit_price=order.limit_price, price=price):
         return Decision(elected=elected, hwm=hwm, stop_price=stop_price, price=None)
     return Decision(elected=elected, hwm=hwm, stop_price=stop_price, price=price)
 

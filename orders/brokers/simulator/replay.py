@@ -65,9 +65,7 @@ class Replay:
             raise ValueError(f"no bars for session {session!r}; the sessions of the CSV are {ranges}")
         missing = sorted(set(symbols or ()) - set(bars))
         if missing:
-            raise ValueError(
-                f"no bar of {', '.join(missing)} on {session}; there are {', '.join(sorted(bars))}"
-            )
+            raise ValueError(f"no bar of {', '.join(missing)} on {session}; there are {', '.join(sorted(bars))}")
         return [bars[symbol] for symbol in (symbols or sorted(bars))]
 
     def start(self, plan: Plan) -> None:
@@ -149,9 +147,7 @@ class Replay:
                 for bar, path in paths:
                     part = path[stretch_starts : step + 1]
                     volume = bar.volume * len(part) // steps
-                    self._market.publish_bar(
-                        combine(part, symbol=bar.symbol, ts=now, volume=volume), kind="b", at=now
-                    )
+                    self._market.publish_bar(combine(part, symbol=bar.symbol, ts=now, volume=volume), kind="b", at=now)
                 stretch_starts = step + 1
         for bar, _ in paths:
             self._market.publish_bar(bar, kind="d", at=stamp(self._clock()))

@@ -31,8 +31,7 @@ CREATE TABLE IF NOT EXISTS settings (name TEXT PRIMARY KEY, value TEXT);
 """
 
 OPEN_CLAUSE: Final = (
-    "status IN ('pending_new', 'accepted', 'new', 'held', 'partially_filled',"
-    " 'pending_cancel', 'pending_replace')"
+    "status IN ('pending_new', 'accepted', 'new', 'held', 'partially_filled', 'pending_cancel', 'pending_replace')"
 )
 MONEY: Final = frozenset(
     {"qty", "limit_price", "stop_price", "trail_price", "trail_percent", "hwm", "filled_qty", "filled_cost"}

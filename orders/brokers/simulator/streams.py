@@ -135,6 +135,10 @@ class TradeUpdates:
         """Return whether an update would reach anyone."""
         return any(connection.listens for connection in self._connections)
 
+    def count_listeners(self) -> int:
+        """Return how many clients listen."""
+        return sum(connection.listens for connection in self._connections)
+
     def cut(self) -> None:
         """Close every connection."""
         for connection in self._connections:
@@ -158,9 +162,7 @@ class TradeUpdates:
         late = self._faults.take("reorder_updates", **facts)
         if late is not None:
             self._held_back.append(message)
-            asyncio.get_running_loop().call_later(
-                late.seconds if late.seconds is not None else 0.05, self._release
-            )
+            asyncio.get_running_loop().call_later(late.seconds if late.seconds is not None else 0.05, self._release)
             return
         twice = self._faults.take("duplicate_updates", **facts)
         for _ in range(int(twice.options.get("times", 2)) if twice else 1):

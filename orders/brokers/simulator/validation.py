@@ -103,10 +103,7 @@ def read_price(body: dict[str, Any], field: str, *, name: str | None = None) -> 
     exponent = price.as_tuple().exponent
     decimals = -exponent if isinstance(exponent, int) else 0
     if decimals > (2 if price >= 1 else 4):
-        refuse(
-            f"invalid {name or field} {text(price)}. "
-            "sub-penny increment does not fulfill minimum pricing criteria"
-        )
+        refuse(f"invalid {name or field} {text(price)}. sub-penny increment does not fulfill minimum pricing criteria")
     return price
 
 
@@ -266,8 +263,6 @@ def read_amendment(body: dict[str, Any]) -> Amendment:
         trail=read_number(body, "trail"),
         client_order_id=_read_client_id(body),
     )
-    if all(
-        value is None for value in (qty, tif, amendment.limit_price, amendment.stop_price, amendment.trail)
-    ):
+    if all(value is None for value in (qty, tif, amendment.limit_price, amendment.stop_price, amendment.trail)):
         refuse("at least one of qty, time_in_force, limit_price, stop_price, trail is required", 40010001)
     return amendment

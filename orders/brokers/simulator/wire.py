@@ -83,9 +83,7 @@ def render_with_legs(book: Book, order: Order) -> dict[str, Any]:
     return render_order(order, legs or None)
 
 
-def render_update(
-    event: str, order: Order, *, at: str, event_id: str, execution: Execution | None
-) -> dict[str, Any]:
+def render_update(event: str, order: Order, *, at: str, event_id: str, execution: Execution | None) -> dict[str, Any]:
     """Return a trade update as the stream carries it."""
     data: dict[str, Any] = {
         "event": event,

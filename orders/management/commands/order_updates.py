@@ -8,7 +8,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand
 
-from orders import brokers
+from orders.brokers.registry import connect
 from orders.follow import Follower
 
 
@@ -19,7 +19,7 @@ class Command(BaseCommand):
 
     def handle(self, *_args: Any, **_options: Any) -> None:
         """Run until SIGTERM or Ctrl-C."""
-        follower = Follower(connect=brokers.connect, clock=lambda: datetime.now(UTC))
+        follower = Follower(connect=connect, clock=lambda: datetime.now(UTC))
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: follower.stop())
         follower.run()

@@ -1,0 +1,52 @@
+"""The registry of broker adapters: which class serves an account, and one connection per thread and account."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Collection
+from datetime import datetime
+
+from orders.brokers.protocol import Broker
+from positions.models import Account
+
+
+class UnknownBroker(Exception):
+    """An account names a broker there is no adapter for."""
+
+
+def _alpaca(account: Account) -> Broker:
+    from orders.brokers.alpaca import connect  # heavy: only processes that talk to it load it
+
+    return connect(base_url=account.base_url, **(account.credentials or {}))
+
+
+#: `paper` is the Alpaca adapter pointed at the simulated broker: going live is a change of URL and keys.
+ADAPTERS: dict[str, Callable[[Account], Broker]] = {"alpaca": _alpaca, "paper": _alpaca}
+
+_local = threading.local()
+
+
+def connect(account_ids: Collection[int]) -> Callable[[int], Broker]:
+    """Return a function from account id to this thread's connection for it.
+
+    Accounts are read here, once, so that the threads which talk to brokers never touch the database; a changed
+    account (its `updated_at`) gets a fresh connection.
+
+    :raises UnknownBroker: an account names a broker there is no adapter for.
+    """
+    accounts = {account.pk: account for account in Account.objects.filter(pk__in=account_ids)}
+    for account in accounts.values():
+        if account.broker not in ADAPTERS:
+            raise UnknownBroker(
+                f"account {account.name} names broker {account.broker!r}; use one of {sorted(ADAPTERS)}"
+            )
+
+    def broker_for(account_id: int) -> Broker:
+        account = accounts[account_id]
+        cache: dict[int, tuple[datetime, Broker]] = _local.__dict__.setdefault("brokers", {})
+        held = cache.get(account_id)
+        if held is None or held[0] != account.updated_at:
+            held = cache[account_id] = (account.updated_at, ADAPTERS[account.broker](account))
+        return held[1]
+
+    return broker_for
