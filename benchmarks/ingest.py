@@ -28,7 +28,13 @@ _AHEAD: Final = 50_000
 
 
 def run(
-    *, symbols: int = 5_000, ticks: int = 600_000, paced_rate: int = 50_000, paced_seconds: float = 6
+    _ground: object = None,
+    /,
+    *,
+    symbols: int = 5_000,
+    ticks: int = 600_000,
+    paced_rate: int = 50_000,
+    paced_seconds: float = 6,
 ) -> dict[str, Any]:
     """Measure, remove the rows made for it, and return the figures. Needs Django set up and a migrated database."""
     _remove_rows()

@@ -34,9 +34,7 @@ class SoleScheduler(Scheduler):
     def _may_tick(self) -> bool:
         try:
             with connection.cursor() as cursor:
-                if self._holding:
-                    cursor.execute("SELECT 1")  # the lock lives exactly as long as this session
-                    return True
+                # asked for at each tick: the lock lives as long as the session, and this may be a new one
                 cursor.execute("SELECT pg_try_advisory_lock(%s)", [LOCK_KEY])
                 row = cursor.fetchone()
         except Error as error:
@@ -44,7 +42,7 @@ class SoleScheduler(Scheduler):
             self._holding = False
             connection.close()
             return False
-        self._holding = bool(row and row[0])
-        if self._holding:
+        held, self._holding = self._holding, bool(row and row[0])
+        if self._holding and not held:
             log.info("beat_holds_lock")
         return self._holding

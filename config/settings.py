@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -140,28 +141,44 @@ if PRODUCTION:
 
 REST_FRAMEWORK = {
     "DEFAULT_AUTHENTICATION_CLASSES": [
-        "knox.auth.TokenAuthentication",
+        "config.authentication.TokenAuthentication",  # first: it words the 401
         "rest_framework.authentication.SessionAuthentication",
     ],
-    "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.DjangoModelPermissions"],
+    "DEFAULT_PERMISSION_CLASSES": ["config.permissions.ModelPermissions"],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
-    "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
+    "DEFAULT_PARSER_CLASSES": ["config.parsing.ExactJSONParser"],
+    "DEFAULT_PAGINATION_CLASS": "config.listing.Pages",
+    "DEFAULT_FILTER_BACKENDS": ["config.listing.KnownFilters", "config.listing.KnownOrdering"],
     "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
-    "DEFAULT_FILTER_BACKENDS": [
-        "django_filters.rest_framework.DjangoFilterBackend",
-        "rest_framework.filters.OrderingFilter",
-    ],
-    "COERCE_DECIMAL_TO_STRING": True,
+    "DEFAULT_METADATA_CLASS": None,
+    "EXCEPTION_HANDLER": "config.problems.answer",
+    "URL_FORMAT_OVERRIDE": None,
     "UNAUTHENTICATED_USER": None,
 }
+REST_KNOX = {"TOKEN_TTL": timedelta(days=30), "TOKEN_PREFIX": "exm_", "AUTO_REFRESH": False}
 SPECTACULAR_SETTINGS = {
     "TITLE": "exitmgr",
-    "DESCRIPTION": "Gets every open position out at the right time, exactly once, stop-losses first.",
+    "DESCRIPTION": "Gets every open position out at the right time, exactly once, stop-losses first. Numbers are "
+    "exact: send strings or JSON numbers, receive strings. Times carry their offset.",
     "VERSION": "1",
+    "OAS_VERSION": "3.1.0",
+    "SCHEMA_PATH_PREFIX": "/api/v1/",
+    "SERVE_INCLUDE_SCHEMA": False,
     "SWAGGER_UI_DIST": "SIDECAR",
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
+    "SWAGGER_UI_SETTINGS": {"deepLinking": True, "displayRequestDuration": True, "filter": True},
     "REDOC_DIST": "SIDECAR",
-    "SERVE_INCLUDE_SCHEMA": False,
+    "ENUM_NAME_OVERRIDES": {
+        "PositionStatus": "config.openapi.POSITION_STATUSES",
+        "BracketStatus": "config.openapi.BRACKET_STATUSES",
+        "TriggerStatus": "config.openapi.TRIGGER_STATUSES",
+        "OrderSide": "config.openapi.ORDER_SIDES",
+        "PositionSide": "config.openapi.POSITION_SIDES",
+    },
+    "POSTPROCESSING_HOOKS": [
+        "drf_spectacular.hooks.postprocess_schema_enums",
+        "config.openapi.add_problems",
+    ],
 }
 
 LOGGING = {

@@ -10,16 +10,15 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from decimal import Decimal
 
-from django.db import transaction
+from django.db import InterfaceError, OperationalError, transaction
 
 from alerts.events import Happening, write_events
 from alerts.models import Severity
 from alerts.notices import raise_alert
 from exitmgr.brackets import arm_or_alert, end_bracket
-from exitmgr.exits import ExitIntent, make_exits
+from exitmgr.exits import ExitIntent, leg_of, make_exits
 from exitmgr.models import Bracket, Trigger
-from exitmgr.rules.fire import by_precedence
-from exitmgr.rules.types import Decision, Direction
+from exitmgr.rules.types import Decision, Urgency
 from exitmgr.states import BracketEvent, BracketStatus, TriggerStatus
 from orders.cancel import NotCancellable, request_cancel
 from orders.limits import RESUBMIT_ATTEMPTS, RESUBMIT_DELAY_SECONDS, backoff_seconds
@@ -37,18 +36,35 @@ HUNDRED = Decimal(100)
 
 
 def advance(*, now: datetime) -> int:
-    """Work off every order that has news and return how many there were."""
-    total = 0
-    while ids := _advance_batch(now=now):
-        total += len(ids)
+    """Work off every order that has news and return how many there were.
+
+    An order that cannot be worked off calls a person, keeps its mark, and does not hold up the others.
+
+    :raises OperationalError: the database went away.
+    """
+    total = after = 0
+    while ids := list(
+        Order.objects.filter(news=True, pk__gt=after).order_by("pk").values_list("pk", flat=True)[:BATCH]
+    ):
+        after = ids[-1]
+        total += _advance_together(ids, now=now)
     return total
 
 
-def _advance_batch(*, now: datetime) -> list[int]:
-    ids = list(Order.objects.filter(news=True).order_by("pk").values_list("pk", flat=True)[:BATCH])
-    if not ids:
-        return []
-    cancels: list[int] = []
+def _advance_together(ids: Sequence[int], *, now: datetime) -> int:
+    try:
+        return len(_advance_batch(ids, now=now))
+    except (OperationalError, InterfaceError):
+        raise
+    except Exception as error:
+        log.exception("advance_failed order_ids=%s", ids)
+        if len(ids) == 1:
+            _alert_stuck(ids[0], error, now=now)
+            return 0
+    return sum(_advance_together([order_id], now=now) for order_id in ids)
+
+
+def _advance_batch(ids: Sequence[int], *, now: datetime) -> list[int]:
     with transaction.atomic(durable=True):
         position_ids = Order.objects.filter(pk__in=ids, position__isnull=False).values_list("position_id", flat=True)
         positions = lock_positions(position_ids)
@@ -90,6 +106,7 @@ def _advance_entry(order: Order, position: Position | None, *, now: datetime) ->
         )
     if bracket.status in (BracketStatus.PENDING, BracketStatus.ACTIVE):
         arm_or_alert(bracket, position=position, now=now)
+    _exit_breached(position, now=now)
 
 
 def _advance_exit(order: Order, position: Position, *, now: datetime) -> None:
@@ -105,6 +122,8 @@ def _advance_exit(order: Order, position: Position, *, now: datetime) -> None:
         return
     if _ended_by_broker(order):
         _resubmit(order, position, now=now)
+    if order.leg != leg_of(order.reason, Urgency.STOP) or order.state == OrderState.FILLED:
+        _follow_fired_stop(position, now=now)
 
 
 def _exit_breached(position: Position, *, now: datetime) -> bool:
@@ -132,6 +151,21 @@ def _exit_breached(position: Position, *, now: datetime) -> bool:
         fired.append(waiting[index])
     write_back(fired, fields=["status", "order"])
     return bool(made)
+
+
+def _follow_fired_stop(position: Position, *, now: datetime) -> None:
+    """Send what became free after a full stop fired: what the entry filled since, or what another exit gave back."""
+    stop = (
+        Trigger.objects.filter(
+            position=position, status=TriggerStatus.FIRED, urgency__lte=Urgency.STOP, fraction_pct=HUNDRED
+        )
+        .order_by("-fired_at")
+        .first()
+    )
+    if stop is None or position.available <= 0:
+        return
+    decision = Decision(reason=stop.reason, fraction_pct=HUNDRED, trigger_price=stop.level, seen_price=stop.seen_price)
+    make_exits([ExitIntent(position=position, decision=decision, priced_at=stop.fired_at)], now=now, actor="advance")
 
 
 def _ended_by_broker(order: Order) -> bool:
@@ -199,5 +233,19 @@ def _alert_unfinished(order: Order, position: Position, *, now: datetime) -> Non
     )
     write_events(
         [Happening(kind="exit_failed", account_ref=position.account_id, position_ref=position.pk, order_ref=order.pk)],
+        now=now,
+    )
+
+
+def _alert_stuck(order_id: int, error: Exception, *, now: datetime) -> None:
+    raise_alert(
+        kind="advance_failed",
+        severity=Severity.CRITICAL,
+        title=f"What order {order_id} changed could not be followed up",
+        message=f"{type(error).__name__}: {error}. Its position may be without protection: look at it, and exit it or "
+        "give it a new plan.",
+        dedupe_key=f"advance_failed:{order_id}",
+        requires_action=True,
+        order_ref=order_id,
         now=now,
     )

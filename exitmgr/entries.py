@@ -18,8 +18,9 @@ from exitmgr.rules.types import Urgency
 from orders.brokers.protocol import OrderType
 from orders.create import create_entry_order
 from orders.lanes import ring_lanes_on_commit
-from orders.models import Order
+from orders.models import Intent, Order
 from orders.rounding import round_quantity
+from orders.states import LIVE
 from positions import ledger
 from positions.models import Account, Instrument, Position, Quote
 from positions.states import PositionStatus
@@ -60,12 +61,14 @@ def enter(
     """
     instrument = known_instrument(symbol)
     _require_quantity(quantity, instrument=instrument)
-    expected = limit_price or _ask_or_bid(instrument, side)
-    _require_allowed(account, instrument, side=side, quantity=quantity, price=expected)
+    expected = _ask_or_bid(instrument, side) if limit_price is None else limit_price
+    _require_positive("limit_price", expected)
     checked = parse_plan(DEFAULT_PLAN if plan is None else plan)
     compile_plan(checked, side=side, entry_price=expected)  # a stop on the wrong side is refused before, not after
     try:
         with transaction.atomic(durable=True):
+            account = _lock_account(account)
+            _require_allowed(account, instrument, side=side, quantity=quantity, price=expected)
             order = create_entry_order(
                 account=account,
                 instrument=instrument,
@@ -175,11 +178,17 @@ def _ask_or_bid(instrument: Instrument, side: Side) -> Decimal:
     return price
 
 
+def _lock_account(account: Account) -> Account:
+    return Account.objects.select_for_update(no_key=True).get(pk=account.pk)
+
+
 def _require_allowed(
     account: Account, instrument: Instrument, *, side: Side, quantity: Decimal, price: Decimal
 ) -> None:
-    """Refuse what the account's switches and limits forbid; exits never come through here."""
-    _require_positive("limit_price", price)
+    """Refuse what the account's switches and limits forbid; exits never come through here.
+
+    The account is locked, so entries that come together cannot pass its limits together.
+    """
     if account.trading_state != TradingState.ACTIVE:
         raise EntryRefused({"account": f"{account} is {account.trading_state}: it takes no entries until resumed"})
     if not instrument.tradable:
@@ -191,6 +200,9 @@ def _require_allowed(
         raise EntryRefused(
             {"quantity": f"{notional:f} exceeds the account's largest order of {account.max_order_notional:f}"}
         )
+    if account.max_open_positions is None:
+        return
     held = Position.objects.filter(account=account).exclude(status=PositionStatus.CLOSED).count()
-    if account.max_open_positions is not None and held >= account.max_open_positions:
+    held += Order.objects.filter(account=account, intent=Intent.ENTRY, state__in=LIVE, position__isnull=True).count()
+    if held >= account.max_open_positions:
         raise EntryRefused({"account": f"{account} already holds its limit of {account.max_open_positions} positions"})

@@ -13,7 +13,7 @@ from django.db import transaction
 from exitmgr.rules.types import Decision, ExitReason, Urgency
 from orders.create import ExitDraft, create_exit_orders
 from orders.lanes import ring_advance_on_commit, ring_lanes_on_commit
-from orders.limits import EXIT_SLIPPAGE_BPS
+from orders.limits import EXIT_SLIPPAGE_BPS, RETRY_SLIPPAGE_BPS
 from orders.models import Intent, Order
 from orders.rounding import exit_quantity
 from orders.states import LIVE
@@ -146,7 +146,10 @@ def request_exit(
     :raises Position.DoesNotExist: no such position.
     :raises AlreadyClosed: nothing is left of it.
     :raises AlreadyExiting: live exits have claimed everything, or the same kind of exit is live already.
+    :raises ExitRefused: the percentage makes no sense.
     """
+    if not percentage.is_finite() or not 0 < percentage <= HUNDRED:
+        raise ExitRefused(f"the percentage must be above 0 and at most 100; got {percentage}")
     with transaction.atomic(durable=True):
         position = lock_position(position_id)
         if position.status == PositionStatus.CLOSED:
@@ -161,16 +164,53 @@ def request_exit(
         return made[0]
 
 
+def retry_exit(*, order_id: int, now: datetime, actor: str) -> Order:
+    """Send a failed exit again on a person's word: all that remains, with more room for slippage; return the new order.
+
+    :raises Order.DoesNotExist: no such order.
+    :raises ExitRefused: it is not an exit that ended unfilled.
+    :raises AlreadyClosed: nothing is left of its position.
+    :raises AlreadyExiting: live exits have claimed everything, or the same kind of exit is live already.
+    """
+    with transaction.atomic(durable=True):
+        intent, position_id = Order.objects.values_list("intent", "position_id").get(pk=order_id)
+        if intent != Intent.EXIT or position_id is None:
+            raise ExitRefused(f"order {order_id} is an entry; enter again instead")
+        position = lock_position(position_id)
+        failed = Order.objects.get(pk=order_id)
+        if failed.state in LIVE:
+            raise ExitRefused(f"order {order_id} is still {failed.state}; cancel it first or wait for it")
+        if failed.filled_quantity >= failed.quantity:
+            raise ExitRefused(f"order {order_id} was filled; there is nothing to retry")
+        if position.status == PositionStatus.CLOSED:
+            raise AlreadyClosed(f"position {position_id} is closed; there is nothing left to exit")
+        price, quote = _price_now(position)
+        decision = Decision(
+            reason=failed.reason, fraction_pct=HUNDRED, trigger_price=failed.trigger_price, seen_price=price
+        )
+        again = ExitIntent(
+            position=position,
+            decision=decision,
+            priced_at=now,
+            quote=quote,
+            attempt=failed.attempt + 1,
+            retry_of_id=failed.pk,
+            max_slippage_bps=RETRY_SLIPPAGE_BPS,
+        )
+        made = make_exits([again], now=now, actor=actor)
+        if not made:
+            raise AlreadyExiting(_who_is_exiting(position))
+        return made[0]
+
+
 def _price_now(position: Position) -> tuple[Decimal, dict[str, Any]]:
     """Return what the position could trade at; without any quote half the entry price stands in, and says so."""
     quote = Quote.objects.filter(pk=position.instrument_id).first()
     if quote is None:
         return position.average_entry / 2, {"source": "half the entry price, no quote known"}
     price = getattr(quote, str(tradable_basis(Side(position.side))))
-    return price, {
-        "bid": quote.bid, "ask": quote.ask, "last": quote.last, "seq": quote.seq, "source": quote.source,
-        "source_at": quote.source_at,
-    }  # fmt: skip
+    figures = {"bid": f"{quote.bid:f}", "ask": f"{quote.ask:f}", "last": f"{quote.last:f}"}
+    return price, {**figures, "seq": quote.seq, "source": quote.source, "source_at": quote.source_at.isoformat()}
 
 
 def _who_is_exiting(position: Position) -> str:

@@ -66,11 +66,13 @@ SELECT q.instrument_id
 
 # Each probe is a range of the partial index (instrument, basis, direction, level) that is empty unless something
 # fires; LIMIT inside the lateral keeps the planner from turning four probes a symbol into one pass over all triggers.
-# Targets of positions that are wholly claimed are left out, or they would crowd out those that can still fire.
+# What the rules would not fire is left out, or it would crowd out what they would: triggers armed after the interval's
+# extremes, and targets of positions that are wholly claimed.
 _ONE_PROBE = """
        (SELECT t.* FROM exitmgr_trigger t
          WHERE t.status = 'armed' AND t.kind = 'level' AND t.instrument_id = q.instrument_id
            AND t.basis = '{basis}' AND t.direction = '{direction}' AND t.level {comparison} q.{extreme}
+           AND (t.armed_seq <= q.from_seq OR t.level {comparison} q.{basis})
            AND (t.urgency <= {stop} OR EXISTS (SELECT FROM positions_position p
                                                 WHERE p.id = t.position_id AND p.quantity > p.exited + p.reserved))
          LIMIT %(triggers)s)"""
@@ -166,7 +168,7 @@ def _probe(instrument_ids: Sequence[int]) -> list[_Candidate]:
                 ),
                 armed_seq=row[8],
                 instrument_id=row[9],
-            )  # fmt: skip
+            )
             for row in cursor.fetchall()
         ]
 

@@ -14,12 +14,12 @@ log = logging.getLogger(__name__)
 
 
 def sweep(*, now: datetime) -> int:
-    """Advance orders with news and ring again for orders that nobody holds; return how many were rung."""
-    advance(now=now)
+    """Ring again for orders that nobody holds and advance orders with news; return how many were rung."""
     due = due_orders(now=now)
     if due:
         ring_lanes(due)
         log.info("sweep_rang orders=%s", len(due))
+    advance(now=now)
     return len(due)
 
 

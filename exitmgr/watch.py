@@ -1,4 +1,4 @@
-"""The watch a stop worker keeps: when beat or Redis falls silent it scans, sweeps and sends by itself, from Postgres."""
+"""The watch of a stop worker: when beat or Redis falls silent it scans, sweeps and sends by itself, from Postgres."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ _PROTECTIVE = (Lane.EMERGENCY, Lane.STOP_LOSS)
 def keep_watch(
     *, clock: Callable[[], datetime], sleep: Callable[[float], object], connect: Connect, worker: str
 ) -> None:
-    """Look each second, for ever; a database that is away is waited for."""
-    standing_in = False
+    """Look each second, for ever; a database that is away is waited for, and no failure ends it."""
+    standing_in: bool | None = None
     while True:
         sleep(1.0)
         try:
@@ -38,14 +38,19 @@ def keep_watch(
             standing_in = stand_in_if_silent(clock=clock, connect=connect, worker=worker, was=standing_in)
         except Error as error:
             log.warning("watch_lost_database error=%s", error)
+        except Exception:
+            log.exception("watch_failed")  # nobody stands in for the one who stands in
 
 
-def stand_in_if_silent(*, clock: Callable[[], datetime], connect: Connect, worker: str, was: bool) -> bool:
-    """Do one round of scan, sweep and sending when no scheduled scan was heard of lately; return whether it was needed."""
+def stand_in_if_silent(*, clock: Callable[[], datetime], connect: Connect, worker: str, was: bool | None) -> bool:
+    """Do one round of scan, sweep and sending when no scheduled scan was heard of lately; return whether it was needed.
+
+    `was` is what the last round returned, None before the first: an alert may be left of a watch that was restarted.
+    """
     now = clock()
     if not is_silent(name=HEARTBEAT, now=now, after=SILENCE):
-        if was:
-            log.info("watch_stands_down")
+        if was is not False:
+            log.info("watch_sees_scans")
             resolve_alerts(dedupe_key=_ALERT_KEY, now=now)
         return False
     if not was:

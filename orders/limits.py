@@ -15,6 +15,8 @@ LEASE_SECONDS = 30
 #: Longest wait between tries to reach a broker that does not answer at all.
 UNREACHABLE_CEILING_SECONDS = 30.0
 UNKNOWN_RECHECK_SECONDS = 1.0
+#: An order whose fate is unknown for this long since it was first sent calls a person; it is looked up all the same.
+UNKNOWN_ALERT_SECONDS = 10.0
 #: A working order nothing was heard of for this long is asked about.
 POLL_AFTER_SECONDS = 5.0
 #: A pending order that no worker claimed is rung again after this long.

@@ -11,11 +11,12 @@ from django.db import transaction
 from alerts.events import Happening, write_events
 from alerts.models import Severity
 from alerts.notices import raise_alert
-from orders.errors import AccountRefused, BrokerError, NotSent, OutcomeUnknown, Refused, StillUnknown
+from orders.errors import AccountRefused, BrokerError, NotSent, OutcomeUnknown, RefusalKind, Refused, StillUnknown
 from orders.lanes import ring_advance_on_commit
 from orders.limits import (
     RETRY_ATTEMPTS,
     RETRY_DELAY_SECONDS,
+    UNKNOWN_ALERT_SECONDS,
     UNKNOWN_RECHECK_SECONDS,
     UNREACHABLE_CEILING_SECONDS,
     backoff_seconds,
@@ -27,7 +28,17 @@ from positions.locks import lock_positions
 
 log = logging.getLogger(__name__)
 
-_WRITTEN = ["state", "tries", "next_attempt_at", "lease_until", "last_error", "reserved", "ended_at", "news", "maybe_sent_at"]
+_WRITTEN = [
+    "state",
+    "tries",
+    "next_attempt_at",
+    "lease_until",
+    "last_error",
+    "reserved",
+    "ended_at",
+    "news",
+    "maybe_sent_at",
+]
 
 
 def settle_failure(*, order_id: int, epoch: int, error: BrokerError, now: datetime) -> OrderState | None:
@@ -59,6 +70,8 @@ def settle_failure(*, order_id: int, epoch: int, error: BrokerError, now: dateti
             ring_advance_on_commit()
         elif order.epoch >= RETRY_ATTEMPTS and isinstance(error, NotSent):
             _alert_unreachable(order, error, now=now)
+        elif event is OrderEvent.LOST and _is_overdue(order, now=now):
+            _alert_outcome_unknown(order, error, now=now)
         order.save(update_fields=_WRITTEN)
         write_events([_told(order, event, error)], now=now)
         return OrderState(order.state)
@@ -72,14 +85,16 @@ def _decide(order: Order, error: BrokerError, *, now: datetime) -> OrderEvent:
         return OrderEvent.LOST
     if isinstance(error, NotSent):
         # nobody is there: that says nothing against the order, so it costs no try and never gives up
-        wait = error.retry_after or backoff_seconds(
-            tries=order.epoch, base=1.0, ceiling=UNREACHABLE_CEILING_SECONDS
-        )
+        wait = error.retry_after or backoff_seconds(tries=order.epoch, base=1.0, ceiling=UNREACHABLE_CEILING_SECONDS)
         order.next_attempt_at = now + timedelta(seconds=wait)
         return OrderEvent.RELEASED
     assert isinstance(error, Refused)  # noqa: S101 - the third of three kinds
-    if error.retry_after is not None:
-        order.next_attempt_at = now + timedelta(seconds=error.retry_after)
+    if error.retry_after is not None or error.kind is RefusalKind.RATE_LIMITED:
+        # told to wait, with or without a time: nobody looked at the order, so it costs no try
+        wait = error.retry_after or backoff_seconds(
+            tries=order.epoch, base=RETRY_DELAY_SECONDS, ceiling=UNREACHABLE_CEILING_SECONDS
+        )
+        order.next_attempt_at = now + timedelta(seconds=wait)
         return OrderEvent.RELEASED
     order.tries += 1
     if error.permanent or order.tries >= RETRY_ATTEMPTS:
@@ -87,6 +102,20 @@ def _decide(order: Order, error: BrokerError, *, now: datetime) -> OrderEvent:
     wait = backoff_seconds(tries=order.tries, base=RETRY_DELAY_SECONDS)
     order.next_attempt_at = now + timedelta(seconds=wait)
     return OrderEvent.RELEASED
+
+
+def unreachable_key(account_id: int) -> str:
+    """Return the key of the alert that an account's broker cannot be reached."""
+    return f"broker_unreachable:{account_id}"
+
+
+def outcome_unknown_key(order_id: int) -> str:
+    """Return the key of the alert that nobody knows whether an order arrived."""
+    return f"order_outcome_unknown:{order_id}"
+
+
+def _is_overdue(order: Order, *, now: datetime) -> bool:
+    return order.submitted_at is not None and now - order.submitted_at > timedelta(seconds=UNKNOWN_ALERT_SECONDS)
 
 
 def _told(order: Order, event: OrderEvent, error: BrokerError) -> Happening:
@@ -128,9 +157,25 @@ def _alert_unreachable(order: Order, error: BrokerError, *, now: datetime) -> No
         title=f"The broker of account {order.account_id} cannot be reached",
         message=f"{error}. Orders keep trying at least every {UNREACHABLE_CEILING_SECONDS:.0f} s; check the broker's "
         "address and status.",
-        dedupe_key=f"broker_unreachable:{order.account_id}",
+        dedupe_key=unreachable_key(order.account_id),
         requires_action=True,
         account_ref=order.account_id,
+        order_ref=order.pk,
+        now=now,
+    )
+
+
+def _alert_outcome_unknown(order: Order, error: BrokerError, *, now: datetime) -> None:
+    raise_alert(
+        kind="order_outcome_unknown",
+        severity=Severity.CRITICAL,
+        title=f"Nobody knows whether order {order.pk} reached the broker",
+        message=f"{error}. It is asked about every {UNKNOWN_RECHECK_SECONDS:.0f} s and sent again only once it is "
+        f"certain that it never arrived; look for client id {order.client_order_id} at the broker.",
+        dedupe_key=outcome_unknown_key(order.pk),
+        requires_action=True,
+        account_ref=order.account_id,
+        position_ref=order.position_id,
         order_ref=order.pk,
         now=now,
     )

@@ -17,10 +17,11 @@ from functools import lru_cache
 
 from django.db import connection
 
+from alerts.notices import resolve_alerts
 from orders.brokers.protocol import Broker, OrderRef, OrderReport, OrderSide, OrderType, SubmitRequest, TimeInForce
-from orders.errors import BrokerError, OutcomeUnknown, StillUnknown
+from orders.errors import BrokerError, OutcomeUnknown, RefusalKind, Refused, StillUnknown
 from orders.limits import LEASE_SECONDS
-from orders.outcomes import settle_failure
+from orders.outcomes import outcome_unknown_key, settle_failure, unreachable_key
 from orders.states import CLAIMABLE
 from orders.updates import apply_reports
 from positions.fields import plain
@@ -29,6 +30,8 @@ log = logging.getLogger(__name__)
 
 #: Orders of one doorbell that are at the broker at the same time.
 CONCURRENCY = 8
+
+_TOO_MUCH = RefusalKind.HELD_QUANTITY
 
 BrokerFor = Callable[[int], Broker]
 Connect = Callable[[Collection[int]], BrokerFor]
@@ -50,6 +53,8 @@ class Claimed:
     epoch: int
     #: Latest moment at which a former try may have left us, None when every former one provably did not.
     maybe_sent_at: datetime | None
+    #: Whether the position still holds what an exit is to sell; an entry always is.
+    covered: bool
     request: SubmitRequest
 
 
@@ -82,7 +87,7 @@ def submit(*, order_ids: Sequence[int], worker: str, connect: Connect, clock: Cl
 
 _CLAIM = """
 WITH due AS (
-    SELECT o.id, GREATEST(o.maybe_sent_at, o.lease_until) AS maybe_sent_at
+    SELECT o.id, o.position_id, GREATEST(o.maybe_sent_at, o.lease_until) AS maybe_sent_at
       FROM orders_order o JOIN positions_account a ON a.id = o.account_id
      WHERE o.id = ANY(%(ids)s) AND o.state = ANY(%(claimable)s)
        AND (o.lease_until IS NULL OR o.lease_until < clock_timestamp())
@@ -98,10 +103,11 @@ UPDATE orders_order o
        lease_until = clock_timestamp() + make_interval(secs => %(lease)s),
        submitted_at = COALESCE(o.submitted_at, clock_timestamp()),
        maybe_sent_at = due.maybe_sent_at
-  FROM due, positions_instrument i
+  FROM due LEFT JOIN positions_position p ON p.id = due.position_id, positions_instrument i
  WHERE o.id = due.id AND i.id = o.instrument_id
 RETURNING o.id, o.account_id, o.epoch, o.maybe_sent_at, o.urgency, o.client_order_id, i.symbol, o.side, o.quantity,
-          o.order_type, o.time_in_force, o.limit_price, o.stop_price, o.trail_price, o.trail_percent
+          o.order_type, o.time_in_force, o.limit_price, o.stop_price, o.trail_price, o.trail_percent,
+          o.intent = 'entry' OR p.quantity - p.exited >= o.quantity - o.filled_quantity
 """
 
 
@@ -127,6 +133,7 @@ def claim(*, order_ids: Sequence[int], worker: str) -> list[Claimed]:
             account_id=row[1],
             epoch=row[2],
             maybe_sent_at=row[3],
+            covered=row[15],
             request=SubmitRequest(
                 client_order_id=row[5],
                 symbol=row[6],
@@ -154,25 +161,27 @@ def send(claimed: Claimed, broker_for: BrokerFor, clock: Clock) -> Answer:
     Whoever is not the first to claim it asks first whether it is already there.
     """
     try:
-        broker = broker_for(claimed.account_id)
-        if claimed.epoch > 1:
-            found = _look_up(claimed, broker, clock)
-            if found is not None:
-                return Answer(claimed, found, None)
-        return Answer(claimed, broker.submit(claimed.request), None)
+        found = _look_up(claimed, broker_for, clock) if claimed.epoch > 1 else None
+        if found is not None:
+            return Answer(claimed, found, None)
+        if not claimed.covered:
+            raise Refused("the position holds less than this order would sell", kind=_TOO_MUCH, permanent=True)
+        return Answer(claimed, broker_for(claimed.account_id).submit(claimed.request), None)
     except BrokerError as error:
         return Answer(claimed, None, error)
-    except Exception as error:  # noqa: BLE001 - an adapter's own defect must not lose the order: its outcome is unknown
+    except Exception as error:
+        # an adapter's own defect must not lose the order: its outcome is unknown
         log.exception("adapter_failed order_id=%s", claimed.order_id)
         return Answer(claimed, None, OutcomeUnknown(f"{type(error).__name__}: {error}"))
 
 
-def _look_up(claimed: Claimed, broker: Broker, clock: Clock) -> OrderReport | None:
+def _look_up(claimed: Claimed, broker_for: BrokerFor, clock: Clock) -> OrderReport | None:
     """Return what the broker knows of a former try, or None once it is certain that there is nothing.
 
     :raises StillUnknown: the lookup failed, or the venue may yet show a try that is on its way.
     """
     try:
+        broker = broker_for(claimed.account_id)
         found = broker.find_order(OrderRef(client_order_id=claimed.request.client_order_id))
     except BrokerError as error:
         raise StillUnknown(f"the lookup before another try failed: {error}") from error
@@ -193,5 +202,8 @@ def settle(answers: Sequence[Answer], *, clock: Clock) -> None:
     for account_id, reports in by_account.items():
         apply_reports(account_id=account_id, reports=reports, now=now)
     for answer in answers:
+        if answer.report is not None and answer.claimed.epoch > 1:
+            resolve_alerts(dedupe_key=unreachable_key(answer.claimed.account_id), now=now)
+            resolve_alerts(dedupe_key=outcome_unknown_key(answer.claimed.order_id), now=now)
         if answer.error is not None:
             settle_failure(order_id=answer.claimed.order_id, epoch=answer.claimed.epoch, error=answer.error, now=now)

@@ -7,34 +7,30 @@ reservation is freed exactly when the order ends.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from decimal import Decimal
 
-from django.db import connection, transaction
+from django.db import InterfaceError, OperationalError, connection, transaction
 from django.db.models import Q
 
-from alerts.events import Happening, write_events
+from alerts.events import write_events
 from alerts.models import Severity
 from alerts.notices import raise_alert
-from orders.brokers.protocol import Execution, OrderReport, OrderSide, ReportedState
+from orders.booking import Changed, book_end, book_fill
+from orders.brokers.protocol import OrderReport, ReportedState
 from orders.lanes import ring_advance_on_commit
-from orders.models import Intent, Order
+from orders.models import Order
 from orders.states import LIVE, TERMINAL, OrderEvent, OrderState, next_state
 from positions import ledger
 from positions.locks import lock_positions
-from positions.models import Position
-from positions.pnl import Oversold
 from positions.rows import write_back
-from positions.states import PositionStatus
-from positions.values import Side
 
 log = logging.getLogger(__name__)
 
 _WRITTEN = (
     "state", "position", "filled_quantity", "filled_value", "reserved", "broker_order_id", "accepted_at", "heard_at",
-    "ended_at", "news", "last_error", "next_attempt_at", "lease_until",
+    "ended_at", "news", "last_error", "next_attempt_at", "lease_until", "quantity",
 )  # fmt: skip
 _ENDS = {
     ReportedState.CANCELLED: OrderEvent.CANCELLED,
@@ -54,22 +50,43 @@ class Applied:
     unmatched: list[OrderReport] = field(default_factory=list)
 
 
-class _Moved(Exception):
+class _Moved(RuntimeError):
     """An entry got its position while we were waiting for locks; take them again in the right order."""
 
 
 def apply_reports(*, account_id: int, reports: Sequence[OrderReport], now: datetime) -> Applied:
     """Bring orders, fills and positions up to what the broker said; repeats and old news change nothing.
 
+    A report that cannot be booked calls a person and does not take the others of its batch along.
+
     :raises OperationalError: the database went away; nothing of the batch is kept, and it can be applied again.
     """
+    try:
+        return _apply_together(account_id=account_id, reports=reports, now=now)
+    except (OperationalError, InterfaceError):
+        raise
+    except Exception as error:
+        log.exception("reports_not_applied account_id=%s reports=%s", account_id, len(reports))
+        if len(reports) == 1:
+            _alert_not_applied(account_id, reports[0], error, now=now)
+            return Applied()
+    total = Applied()
+    for report in reports:
+        applied = apply_reports(account_id=account_id, reports=[report], now=now)
+        total.orders += applied.orders
+        total.fills += applied.fills
+        total.unmatched += applied.unmatched
+    return total
+
+
+def _apply_together(*, account_id: int, reports: Sequence[OrderReport], now: datetime) -> Applied:
     for _ in range(_RACES):
         try:
             with transaction.atomic(durable=True):
                 return _apply(account_id=account_id, reports=reports, now=now)
         except _Moved:
             continue
-    raise RuntimeError(f"positions of {len(reports)} reports kept moving; they will be polled again")
+    raise _Moved(f"positions of {len(reports)} reports kept moving")
 
 
 def _apply(*, account_id: int, reports: Sequence[OrderReport], now: datetime) -> Applied:
@@ -97,39 +114,18 @@ def _apply(*, account_id: int, reports: Sequence[OrderReport], now: datetime) ->
             applied.unmatched.append(report)
     booked = _insert_fills(pairs, now=now)
     applied.fills = len(booked)
-    changed = _Changed(positions, now)
+    changed = Changed(positions, orders, now)
     for order, report in pairs:
         _apply_one(order, report, booked=booked, changed=changed)
     applied.orders = [order for order, _ in pairs]
     ledger.save_positions(list(changed.positions.values()))
-    write_back(list({order.pk: order for order in applied.orders}.values()), fields=_WRITTEN)
+    write_back(list(orders.values()), fields=_WRITTEN)
     write_events(changed.happenings, now=now)
     for alert in changed.alerts:
         alert()
-    if any(order.news for order in applied.orders):
+    if any(order.news for order in orders.values()):
         ring_advance_on_commit()
     return applied
-
-
-class _Changed:
-    """What one batch touches: positions to be saved, events to be written, alerts to be raised."""
-
-    def __init__(self, locked: dict[int, Position], now: datetime) -> None:
-        self.positions: dict[int, Position] = dict(locked)
-        self.happenings: list[Happening] = []
-        self.alerts: list[Callable[[], object]] = []
-        self.now = now
-
-    def tell(self, kind: str, order: Order, **data: object) -> None:
-        self.happenings.append(
-            Happening(
-                kind=kind,
-                account_ref=order.account_id,
-                position_ref=order.position_id,
-                order_ref=order.pk,
-                data=data,
-            )
-        )
 
 
 def _match(account_id: int, reports: Sequence[OrderReport]) -> dict[str, tuple[int, int | None]]:
@@ -176,14 +172,14 @@ def _insert_fills(pairs: Sequence[tuple[Order, OrderReport]], *, now: datetime) 
         return {execution_id for (execution_id,) in cursor.fetchall()}
 
 
-def _apply_one(order: Order, report: OrderReport, *, booked: set[str], changed: _Changed) -> None:
+def _apply_one(order: Order, report: OrderReport, *, booked: set[str], changed: Changed) -> None:
     before = OrderState(order.state)
     order.heard_at = changed.now
     order.broker_order_id = order.broker_order_id or report.broker_order_id
     for execution in report.executions:
         if execution.execution_id in booked:
             booked.discard(execution.execution_id)  # the same execution may be told twice in one batch
-            _book(order, execution, changed=changed)
+            book_fill(order, execution, changed=changed)
     event = _event(order, report)
     order.state = next_state(before, event)
     if report.state is ReportedState.UNRECOGNISED:
@@ -196,7 +192,7 @@ def _apply_one(order: Order, report: OrderReport, *, booked: set[str], changed: 
     order.next_attempt_at = None if order.state not in (OrderState.PENDING,) else order.next_attempt_at
     order.lease_until = None
     if order.state in TERMINAL and before in LIVE:
-        _end(order, report, changed=changed)
+        book_end(order, report, changed=changed)
 
 
 def _event(order: Order, report: OrderReport) -> OrderEvent:
@@ -210,91 +206,15 @@ def _event(order: Order, report: OrderReport) -> OrderEvent:
     return OrderEvent.PART_FILLED if order.filled_quantity > 0 else OrderEvent.ACCEPTED
 
 
-def _book(order: Order, execution: Execution, *, changed: _Changed) -> None:
-    order.filled_quantity += execution.quantity
-    order.filled_value += execution.quantity * execution.price
-    order.news = True
-    changed.tell(
-        "order_fill", order, quantity=execution.quantity, price=execution.price, execution_id=execution.execution_id
-    )
-    if order.intent == Intent.ENTRY:
-        _book_entry(order, execution, changed=changed)
-    else:
-        _book_exit(order, execution, changed=changed)
-
-
-def _book_entry(order: Order, execution: Execution, *, changed: _Changed) -> None:
-    position = order.position
-    if position is None or position.status == PositionStatus.CLOSED:
-        # a fill that comes after the position was already left is a new holding, and is protected as one
-        order.position = ledger.open_position(
-            account=order.account,
-            instrument=order.instrument,
-            side=Side.LONG if order.side == OrderSide.BUY else Side.SHORT,
-            quantity=execution.quantity,
-            price=execution.price,
-            fee=execution.fee,
-            opened_at=execution.at,
-            strategy=order.strategy,
-        )
-        changed.positions[order.position.pk] = order.position
-        changed.tell("position_opened", order, quantity=execution.quantity, price=execution.price)
-        return
-    ledger.add_entry_fill(position, quantity=execution.quantity, price=execution.price, fee=execution.fee)
-
-
-def _book_exit(order: Order, execution: Execution, *, changed: _Changed) -> None:
-    position = order.position
-    assert position is not None  # noqa: S101 - the database refuses an exit without one
-    released = min(order.reserved, execution.quantity)
-    order.reserved -= released
-    was = position.status
-    try:
-        ledger.add_exit_fill(
-            position,
-            quantity=execution.quantity,
-            price=execution.price,
-            fee=execution.fee,
-            at=execution.at,
-            order_id=order.pk,
-            reason=order.reason,
-            released=released,
-        )
-    except Oversold as error:
-        ledger.release(position, quantity=released)
-        changed.tell("position_oversold", order, error=str(error), price=execution.price)
-        changed.alerts.append(lambda: _alert_oversold(order, str(error), now=changed.now))
-        return
-    if position.status == PositionStatus.CLOSED and was != PositionStatus.CLOSED:
-        changed.tell("position_closed", order, realized_pnl=position.realized_pnl, reason=order.reason)
-
-
-def _end(order: Order, report: OrderReport, *, changed: _Changed) -> None:
-    order.ended_at = changed.now
-    order.news = True
-    position = order.position
-    if order.intent == Intent.EXIT and position is not None:
-        released, order.reserved = order.reserved, Decimal(0)
-        ledger.release(position, quantity=released)
-    changed.tell(
-        f"order_{order.state}",
-        order,
-        filled=order.filled_quantity,
-        average_price=order.average_fill_price,
-        reason=report.reason,
-    )
-
-
-def _alert_oversold(order: Order, error: str, *, now: datetime) -> None:
+def _alert_not_applied(account_id: int, report: OrderReport, error: Exception, *, now: datetime) -> None:
     raise_alert(
-        kind="position_oversold",
+        kind="report_not_applied",
         severity=Severity.CRITICAL,
-        title=f"Position {order.position_id} in {order.instrument} was sold beyond its size",
-        message=f"{error}. Compare the position with the broker and correct the difference there.",
-        dedupe_key=f"position_oversold:{order.position_id}",
+        title=f"What the broker says of {report.client_order_id or report.broker_order_id} cannot be booked",
+        message=f"{type(error).__name__}: {error}. The broker says {report.state}, {report.filled_quantity:f} of "
+        f"{report.quantity:f} {report.symbol}. Compare the order with the broker and correct the difference there.",
+        dedupe_key=f"report_not_applied:{account_id}:{report.client_order_id or report.broker_order_id}"[:128],
         requires_action=True,
-        account_ref=order.account_id,
-        position_ref=order.position_id,
-        order_ref=order.pk,
+        account_ref=account_id,
         now=now,
     )

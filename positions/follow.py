@@ -52,7 +52,7 @@ class Bell:
         self._wanted.set()
 
     def close(self) -> None:
-        """Ring once more if that was asked for, and end."""
+        """Ring a last time and end."""
         self._ended = True
         self._wanted.set()
         self._thread.join(timeout=2)

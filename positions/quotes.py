@@ -238,6 +238,7 @@ def _store_suspects(doubted: Sequence[tuple[_Row, Suspect | None]]) -> set[int]:
 
 
 def _read(symbols: Iterable[str], *, sql: str, now: datetime) -> list[_Row]:
+    general = Limits.at(now, collar_pct=Decimal(0))
     with connection.cursor() as cursor:
         cursor.execute(sql, [list(symbols)])
         return [
@@ -245,7 +246,7 @@ def _read(symbols: Iterable[str], *, sql: str, now: datetime) -> list[_Row]:
                 symbol,
                 id_,
                 seq or 0,
-                Limits.at(now, collar_pct=collar_pct),
+                Limits(general.oldest, general.newest, collar_pct),
                 View(bid, ask, last, source_at) if seq is not None else None,
                 suspect,
                 has_bar,

@@ -28,17 +28,11 @@ def main() -> int:
         ("run", "start both servers, run a command with their addresses, stop them"),
     ):
         verb = verbs.add_parser(name, help=meaning)
-        verb.add_argument(
-            "--var", type=Path, default=default_var(), help="folder of data (default: %(default)s)"
-        )
+        verb.add_argument("--var", type=Path, default=default_var(), help="folder of data (default: %(default)s)")
         if name in {"postgres", "redis"}:
-            verb.add_argument(
-                "--keep-port", action="store_true", help="fail rather than move to another port"
-            )
+            verb.add_argument("--keep-port", action="store_true", help="fail rather than move to another port")
         if name == "run":
-            verb.add_argument(
-                "--scratch", action="store_true", help="start empty, and delete the folder afterwards"
-            )
+            verb.add_argument("--scratch", action="store_true", help="start empty, and delete the folder afterwards")
             verb.add_argument("command", nargs=argparse.REMAINDER, help="command and its arguments")
     asked = parser.parse_args()
     var = asked.var.absolute()

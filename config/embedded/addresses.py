@@ -29,7 +29,5 @@ def service_urls(*, var: Path, environ: Mapping[str, str] = os.environ) -> dict[
             password = quote(secrets.postgres_app_password, safe="")
             urls["DATABASE_URL"] = f"postgresql://{APP}:{password}@{LOOPBACK}:{ports[name]}/{DATABASE}"
         else:
-            urls["REDIS_URL"] = (
-                f"redis://:{quote(secrets.redis_password, safe='')}@{LOOPBACK}:{ports[name]}/0"
-            )
+            urls["REDIS_URL"] = f"redis://:{quote(secrets.redis_password, safe='')}@{LOOPBACK}:{ports[name]}/0"
     return urls or None

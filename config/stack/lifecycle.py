@@ -31,12 +31,17 @@ from config.stack.ownership import (
 )
 from config.stack.processes import PROGRAM_PORTS, Phase, Process, declare_processes
 from config.stack.readiness import StackError, Watch, answers, await_names, last_line
-from config.stack.supervision import Supervisor, render_configuration
+from config.stack.supervision import (
+    Supervisor,
+    make_socket_folder,
+    remove_socket_folder,
+    render_configuration,
+)
 
 Progress = Callable[[str], None]
 
 
-class AlreadyRunning(StackError):  # noqa: N818  the name says what happened
+class AlreadyRunning(StackError):
     """The stack of this folder runs already."""
 
 
@@ -96,6 +101,23 @@ class Stack:
         :raises StackError: there is no such process.
         """
         Supervisor(self.var).restart(self._declared(name))
+
+    def stop_process(self, name: str) -> None:
+        """Stop one process politely and leave it stopped.
+
+        :raises StackError: there is no such process.
+        """
+        Supervisor(self.var).stop_process(self._declared(name))
+
+    def start_process(self, name: str, *, patience: float = 60) -> None:
+        """Start one process that was stopped and return once it works.
+
+        :raises StackError: there is no such process, or it does not start in time.
+        """
+        process = self._declared(name)
+        watch = Watch(process, var=self.var)
+        Supervisor(self.var).start_process(process)
+        self._await(lambda: [] if watch.is_ready() else [name], patience=patience)
 
     def kill(self, name: str, number: signal.Signals = signal.SIGKILL, *, group: bool = False) -> int:
         """Send a signal to a process, or with its children, and return its pid; what dies is replaced.
@@ -192,6 +214,7 @@ class Stack:
     def _start_services(self, progress: Progress) -> None:
         claim_ports(self.var, [*self.services, *PROGRAM_PORTS])
         (self.var / "simulator").mkdir(mode=0o700, exist_ok=True)
+        make_socket_folder(self.var)
         conf = self.var / "run" / "supervisord.conf"
         conf.unlink(missing_ok=True)
         with os.fdopen(os.open(conf, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w") as file:
@@ -264,6 +287,7 @@ class Stack:
         if self._supervisord is not None:
             self._supervisord.wait()
             self._supervisord = None
+        remove_socket_folder(self.var)
         forget_owner(self.var)
 
     @contextlib.contextmanager

@@ -84,8 +84,8 @@ def declare_processes(
         _worker("scan", queues=("scan",), children=1),
         _worker("maintenance", queues=("maintenance",), children=1),
         Process(name="beat", argv=[*_celery("beat"), "--schedule", str(var / "run" / "celerybeat-schedule")]),
-        Process(name="feed", argv=[python, "manage.py", "feed"]),
-        Process(name="updates", argv=[python, "manage.py", "order_updates"]),
+        Process(name="feed", argv=[python, "manage.py", "feed", "--skip-checks"]),
+        Process(name="updates", argv=[python, "manage.py", "order_updates", "--skip-checks"]),
         Process(
             name="flower",
             argv=[*_celery("flower"), f"--address={LOOPBACK}", f"--port={ports['flower']}", "--read-only"],

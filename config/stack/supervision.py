@@ -1,10 +1,12 @@
 """Owns supervisord: its configuration, made from the declared processes, and talking to it."""
 
+import contextlib
 import hashlib
 import os
 import pwd
 import re
 import shlex
+import shutil
 import stat
 import tempfile
 import xmlrpc.client
@@ -97,17 +99,34 @@ def render_configuration(
 
 
 def socket_path(var: Path) -> Path:
-    """Return where supervisord listens: below var/run, or where that is too long in a private folder."""
+    """Return where supervisord listens: below var/run, or where that is too long in a private folder.
+
+    :raises SupervisionError: that folder is somebody else's.
+    """
     path = var / "run" / "supervisor.sock"
     if len(os.fsencode(path)) <= LONGEST_SOCKET_PATH:
         return path
     digest = hashlib.sha256(os.fsencode(var)).hexdigest()[:12]
     folder = Path(tempfile.gettempdir()) / f"exitmgr-{os.geteuid()}-{digest}"
-    folder.mkdir(mode=0o700, exist_ok=True)
-    found = folder.lstat()
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or stat.S_IMODE(found.st_mode) & 0o077:
-        raise SupervisionError(f"{folder} is not a private folder of ours: remove it")
+    with contextlib.suppress(FileNotFoundError):
+        found = folder.lstat()
+        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or stat.S_IMODE(found.st_mode) & 0o077:
+            raise SupervisionError(f"{folder} is not a private folder of ours: remove it")
     return folder / "supervisor.sock"
+
+
+def make_socket_folder(var: Path) -> None:
+    """Make the folder supervisord listens in."""
+    with contextlib.suppress(FileExistsError):
+        socket_path(var).parent.mkdir(mode=0o700)
+    socket_path(var)
+
+
+def remove_socket_folder(var: Path) -> None:
+    """Remove the folder supervisord listened in where it lies outside var/."""
+    path = socket_path(var)
+    if path.parent != var / "run" and path.parent.exists():
+        shutil.rmtree(path.parent)
 
 
 class Supervisor:
@@ -137,13 +156,20 @@ class Supervisor:
 
     def restart(self, process: Process) -> None:
         """Stop one process the polite way and start it again."""
-        name = f"{process.phase}:{process.name}"
+        self.stop_process(process)
+        self.start_process(process)
+
+    def stop_process(self, process: Process) -> None:
+        """Stop one process the polite way; it stays stopped."""
         try:
-            self._call("stopProcess", name)
+            self._call("stopProcess", f"{process.phase}:{process.name}")
         except SupervisionError as error:
             if "NOT_RUNNING" not in str(error):
                 raise
-        self._call("startProcess", name, False)
+
+    def start_process(self, process: Process) -> None:
+        """Start one process that was stopped, without waiting for it."""
+        self._call("startProcess", f"{process.phase}:{process.name}", False)
 
     def shut_down(self) -> None:
         """Ask supervisord to stop everything, programs before services, and end."""

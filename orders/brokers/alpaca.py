@@ -152,9 +152,7 @@ class AlpacaBroker:
     def _broker_order_id(self, ref: OrderRef) -> str:
         order = self._order(ref)
         if order is None:
-            raise Refused(
-                f"there is no order {ref.client_order_id}", kind=RefusalKind.NOT_FOUND, permanent=True
-            )
+            raise Refused(f"there is no order {ref.client_order_id}", kind=RefusalKind.NOT_FOUND, permanent=True)
         return str(order["id"])
 
     def find_order(self, ref: OrderRef) -> OrderReport | None:
@@ -175,9 +173,7 @@ class AlpacaBroker:
 
     def _order(self, ref: OrderRef) -> dict[str, Any] | None:
         if ref.client_order_id:
-            answer = self._transport.ask(
-                "/orders:by_client_order_id", {"client_order_id": ref.client_order_id}
-            )
+            answer = self._transport.ask("/orders:by_client_order_id", {"client_order_id": ref.client_order_id})
         else:
             answer = self._transport.ask(f"/orders/{quote(ref.broker_order_id, safe='')}")
         if is_not_found(answer):

@@ -5,7 +5,7 @@ What cannot be read raises `Unreadable`; a status word we have never seen is rep
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -127,9 +127,7 @@ def order_payload(request: SubmitRequest) -> dict[str, object]:
     return payload
 
 
-def order_report(
-    order: Json, *, executions: tuple[Execution, ...] = (), at: datetime | None = None
-) -> OrderReport:
+def order_report(order: Json, *, executions: tuple[Execution, ...] = (), at: datetime | None = None) -> OrderReport:
     """Return our report of Alpaca's order object.
 
     :raises Unreadable: a field we need is missing or malformed.
@@ -180,7 +178,7 @@ def update_report(data: Json) -> OrderReport:
         return report if state is report.state else replace(report, state=state)
 
 
-def flat_orders(orders: list[Json]) -> Iterator[Json]:
+def flat_orders(orders: Iterable[Json]) -> Iterator[Json]:
     """Yield every order and, after it, its legs."""
     for order in orders:
         yield order
@@ -232,10 +230,7 @@ def broker_account(account: Json) -> BrokerAccount:
             cash=to_decimal(account["cash"]),
             buying_power=to_decimal(account["buying_power"]),
             blocked=str(account["status"]).upper() != "ACTIVE"
-            or any(
-                account.get(flag)
-                for flag in ("trading_blocked", "account_blocked", "trade_suspended_by_user")
-            ),
+            or any(account.get(flag) for flag in ("trading_blocked", "account_blocked", "trade_suspended_by_user")),
         )
 
 

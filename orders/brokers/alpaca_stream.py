@@ -42,7 +42,7 @@ def watch(
         logger.info("order_stream_connected url=%s", url)
         _guarded(on_connected, what="on_connected")
         while not until():
-            if reports := _reports(read_together(socket, seconds=_POLL_SECONDS)):
+            if reports := read_reports(read_together(socket, seconds=_POLL_SECONDS)):
                 _deliver(reports, on_reports=on_reports)
 
     stay_connected(url=url, follow=follow, until=until)
@@ -67,7 +67,8 @@ def _next_of(socket: ClientConnection, *, stream: str) -> dict[str, Any]:
     return data
 
 
-def _reports(messages: list[str | bytes]) -> list[OrderReport]:
+def read_reports(messages: list[str | bytes]) -> list[OrderReport]:
+    """Return the reports in trade_updates messages, in their order; one that cannot be read is logged."""
     reports = []
     for raw in messages:
         try:

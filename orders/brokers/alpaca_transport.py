@@ -77,9 +77,7 @@ class AlpacaTransport(RESTClient):
             headers["Content-Type"] = "application/json"
             body = json.dumps(payload)
         try:
-            response = self._pool.request(
-                method, url, body=body, headers=headers, redirect=False, retries=False
-            )
+            response = self._pool.request(method, url, body=body, headers=headers, redirect=False, retries=False)
         except (faults.HTTPError, OSError) as error:
             raise _transport_error(error, subject=f"{method} {urlsplit(url).path}") from None
         return _answer(response)

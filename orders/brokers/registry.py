@@ -7,11 +7,12 @@ from collections.abc import Callable, Collection
 from datetime import datetime
 
 from orders.brokers.protocol import Broker
+from orders.errors import NotSent
 from positions.models import Account
 
 
-class UnknownBroker(Exception):
-    """An account names a broker there is no adapter for."""
+class UnknownBroker(NotSent):
+    """An account names a broker there is no adapter for; its orders wait until somebody corrects it."""
 
 
 def _alpaca(account: Account) -> Broker:
@@ -30,19 +31,17 @@ def connect(account_ids: Collection[int]) -> Callable[[int], Broker]:
     """Return a function from account id to this thread's connection for it.
 
     Accounts are read here, once, so that the threads which talk to brokers never touch the database; a changed
-    account (its `updated_at`) gets a fresh connection.
-
-    :raises UnknownBroker: an account names a broker there is no adapter for.
+    account (its `updated_at`) gets a fresh connection. The function raises UnknownBroker where an account names a
+    broker there is no adapter for, so that one wrong account does not hold up the others.
     """
     accounts = {account.pk: account for account in Account.objects.filter(pk__in=account_ids)}
-    for account in accounts.values():
+
+    def broker_for(account_id: int) -> Broker:
+        account = accounts[account_id]
         if account.broker not in ADAPTERS:
             raise UnknownBroker(
                 f"account {account.name} names broker {account.broker!r}; use one of {sorted(ADAPTERS)}"
             )
-
-    def broker_for(account_id: int) -> Broker:
-        account = accounts[account_id]
         cache: dict[int, tuple[datetime, Broker]] = _local.__dict__.setdefault("brokers", {})
         held = cache.get(account_id)
         if held is None or held[0] != account.updated_at:

@@ -40,6 +40,8 @@ class Sides:
 def _between(trade: Tick, quote: Tick | None) -> Tick:
     if quote is None or trade.last is None or quote.bid is None or quote.ask is None:
         return trade
+    if not (trade.last.is_finite() and quote.bid.is_finite() and quote.ask.is_finite()):
+        return trade
     if trade.source_at - quote.source_at > LONGEST or not quote.bid <= trade.last <= quote.ask:
         return trade
     return Tick(trade.symbol, quote.bid, quote.ask, trade.last, trade.source_at)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
 
@@ -11,7 +11,7 @@ import pytest
 from orders.brokers.alpaca import AlpacaBroker, connect
 from orders.brokers.protocol import Broker
 from tests.brokers.conformance import *  # noqa: F403  # every case of the suite runs here
-from tests.brokers.conformance import MakeBroker, Venue, VenueFault
+from tests.brokers.conformance import SILENCE_SECONDS, MakeBroker, Venue, VenueFault
 from tests.simulator.box import Box, free_port, start_box
 
 _POST = {"method": "POST", "path": "/v2/orders"}
@@ -23,7 +23,7 @@ _RULES: dict[VenueFault, dict[str, object]] = {
     VenueFault.SERVER_ERROR: {"kind": "status", "status": 503, "count": 1},
     VenueFault.SERVER_ERROR_AFTER_ACCEPT: {"kind": "status", "status": 504, "after_accept": True, "count": 1},
     VenueFault.RATE_LIMIT: {"kind": "status", "status": 429, "retry_after": 2, "count": 1},
-    VenueFault.SILENCE: {"kind": "latency", "seconds": 6, "count": 1},
+    VenueFault.SILENCE: {"kind": "latency", "seconds": SILENCE_SECONDS, "count": 1},
     VenueFault.PARTIAL_FILL: {**_HALF_NOW, "count": 1},
     VenueFault.CUT_STREAM: {"kind": "cut_stream", "stream": "trading"},
     VenueFault.REPEAT_UPDATES: {"kind": "duplicate_updates"},
@@ -34,10 +34,15 @@ _OF_REQUESTS = frozenset(_RULES) - {VenueFault.PARTIAL_FILL, VenueFault.CUT_STRE
 class BoxVenue:
     """The simulator under the suite's control."""
 
-    symbols = tuple(f"CONF{number}" for number in range(60))
+    symbols: Sequence[str] = tuple(f"CONF{number}" for number in range(60))
     unknown_symbol = "NOSUCH"
     faults = frozenset(VenueFault)
-    daily_bars = ("AAPL", datetime(2008, 9, 22, tzinfo=UTC), datetime(2008, 10, 3, 23, tzinfo=UTC), 10)
+    daily_bars: tuple[str, datetime, datetime, int] | None = (
+        "AAPL",
+        datetime(2008, 9, 22, tzinfo=UTC),
+        datetime(2008, 10, 3, 23, tzinfo=UTC),
+        10,
+    )
 
     def __init__(self, box: Box) -> None:
         self._box = box

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
@@ -35,6 +39,7 @@ from orders.brokers.alpaca_refusals import (
     read_error,
     write_error,
 )
+from orders.brokers.alpaca_stream import read_reports
 from orders.brokers.alpaca_transport import _retry_after
 from orders.brokers.protocol import OrderSide, OrderType, ReportedState, SubmitRequest, TimeInForce
 from orders.errors import AccountRefused, NotSent, OutcomeUnknown, RefusalKind, Refused
@@ -295,6 +300,34 @@ def test_the_id_of_a_fill_activity_is_the_streams_execution_id() -> None:
     assert execution.execution_id == "8f1c2d3e-0000-4000-8000-000000000001"
     assert (execution.quantity, execution.price) == (D("0.38962051"), D("128.33"))
     assert execution.at == datetime(2026, 3, 16, 18, 39, 0, 500123, UTC)
+
+
+def test_a_stream_message_that_cannot_be_read_does_not_take_its_neighbours_along(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    frames: list[str | bytes] = [
+        b"not json",
+        json.dumps({"stream": "listening", "data": {}}),
+        json.dumps({"stream": "trade_updates", "data": {"event": "fill"}}),
+        json.dumps(["a", "list"]),
+        json.dumps({"stream": "trade_updates", "data": update("new")}),
+    ]
+    assert [report.client_order_id for report in read_reports(frames)] == ["xm-1"]
+    assert [record.message for record in caplog.records] == ["order_update_unreadable"] * 3
+
+
+def test_a_corrected_execution_is_an_error_for_a_person(caplog: pytest.LogCaptureFixture) -> None:
+    message = json.dumps({"stream": "trade_updates", "data": update("trade_bust")})
+    assert len(read_reports([message])) == 1
+    assert caplog.records[0].levelname == "ERROR"
+    assert caplog.records[0].message.startswith("execution_corrected event=trade_bust client_order_id=xm-1")
+
+
+def test_the_adapter_does_without_pandas() -> None:
+    code = "import sys, django; django.setup(); import orders.brokers.alpaca; print('pandas' in sys.modules)"
+    environment = {**os.environ, "DJANGO_SETTINGS_MODULE": "config.settings"}
+    ran = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert ran.stdout.strip() == "False"
 
 
 def test_legs_are_flattened_below_their_parents() -> None:

@@ -75,6 +75,7 @@ def test_the_legs_of_a_bracket_are_open_orders_too(broker: AlpacaBroker, box: Bo
     # once the entry is filled its legs stand alone, and the entry is gone
     box.quote("AAPL", "89", "90")
     eventually(broker.positions)
-    left = eventually(lambda: reports if len(reports := broker.open_orders()) == 2 else None)
+    eventually(lambda: len(broker.open_orders()) == 2)
+    left = broker.open_orders()
     assert {report.broker_order_id for report in left} == {leg["id"] for leg in parent["legs"]}
     assert {report.side for report in left} == {OrderSide.SELL}

@@ -2,27 +2,329 @@
 
 from __future__ import annotations
 
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from typing import Any
 
 import pytest
+from django.db import connection, transaction
+from django.db.models import F
 
 from positions.feeds.protocol import Tick
-from positions.models import Instrument, Quote
-from positions.quotes import write_quotes
+from positions.models import Bar, Instrument, Quote, RefusedPrice
+from positions.quotes import ROWS_AT_ONCE, WriteOutcome, write_quotes
 
 NOW = datetime(2026, 3, 2, 15, 30, 30, tzinfo=UTC)
+SECOND = timedelta(seconds=1)
 
 
-@pytest.mark.django_db
-def test_smoke() -> None:
-    Instrument.objects.create(symbol="AAPL")
-    t = Tick("AAPL", Decimal("99.5"), Decimal("100.5"), Decimal(100), NOW)
-    out = write_quotes(ticks=[t], source="x", now=NOW)
-    print(out)
-    q = Quote.objects.get()
-    print(q.__dict__)
-    out = write_quotes(ticks=[t, Tick("AAPL", None, None, Decimal(101), NOW+timedelta(seconds=1)), Tick("AAPL", None, None, Decimal(50), NOW+timedelta(seconds=1)), Tick("NO", None, None, Decimal(50), NOW+timedelta(seconds=1))], source="x", now=NOW)
-    print(out)
-    print(Quote.objects.get().__dict__)
-    assert 0
+def tick(bid: Any = None, ask: Any = None, last: Any = None, *, symbol: str = "AAPL", at: datetime = NOW) -> Tick:
+    """Return a tick with prices given as text or int."""
+    return Tick(symbol, *(None if price is None else Decimal(price) for price in (bid, ask, last)), at)
+
+
+def write(*ticks: Tick, now: datetime = NOW, **options: Any) -> WriteOutcome:
+    """Write ticks without ringing anybody."""
+    return write_quotes(ticks=ticks, source="test", now=now, **{"ring": lambda: None, **options})
+
+
+def extremes(quote: Quote) -> dict[str, tuple[Decimal, Decimal]]:
+    """Return low and high of each basis."""
+    return {
+        "bid": (quote.bid_low, quote.bid_high),
+        "ask": (quote.ask_low, quote.ask_high),
+        "last": (quote.last_low, quote.last_high),
+    }
+
+
+@pytest.fixture
+def aapl(db: None) -> Instrument:
+    """Return an instrument without a price."""
+    return Instrument.objects.create(symbol="AAPL")
+
+
+def test_the_first_price_makes_the_row(aapl: Instrument) -> None:
+    outcome = write(tick("99.9", "100.1", "100"), now=NOW + SECOND)
+
+    assert outcome == WriteOutcome(accepted_symbols={"AAPL"})
+    quote = Quote.objects.get()
+    assert (quote.instrument_id, quote.bid, quote.ask, quote.last) == (aapl.pk, *map(Decimal, ("99.9", "100.1", "100")))
+    assert extremes(quote) == {"bid": (quote.bid,) * 2, "ask": (quote.ask,) * 2, "last": (quote.last,) * 2}
+    assert (quote.seq, quote.from_seq, quote.dirty) == (1, 0, True)
+    assert (quote.source, quote.source_at, quote.received_at) == ("test", NOW, NOW + SECOND)
+    assert (quote.bar_open, quote.bar_low, quote.bar_high) == (100, 100, 100)
+    assert quote.suspect is None
+    assert not RefusedPrice.objects.exists()
+
+
+def test_extremes_widen_until_a_scan_has_seen_them(aapl: Instrument) -> None:
+    write(tick("99", "101", "100"))
+    write(tick("95", "97", "96"), tick("103", "105", "104"), tick("100", "102", "101"))
+
+    quote = Quote.objects.get()
+    assert (quote.bid, quote.ask, quote.last, quote.seq, quote.from_seq) == (100, 102, 101, 2, 0)
+    assert extremes(quote) == {"bid": (95, 103), "ask": (97, 105), "last": (96, 104)}
+
+    Quote.objects.update(
+        dirty=False, from_seq=F("seq"), bid_low=F("bid"), bid_high=F("bid"),
+        ask_low=F("ask"), ask_high=F("ask"), last_low=F("last"), last_high=F("last"),
+    )  # fmt: skip
+    write(tick("98", "99", "98.5"))
+
+    quote.refresh_from_db()
+    assert extremes(quote) == {"bid": (98, 100), "ask": (99, 102), "last": (Decimal("98.5"), 101)}
+    assert (quote.seq, quote.from_seq, quote.dirty) == (3, 2, True)
+
+
+@pytest.mark.parametrize(
+    ("_case", "bad", "reason"),
+    [
+        ("not a number", tick(last="NaN"), "not_a_number"),
+        ("infinite", tick("99", "Infinity"), "not_a_number"),
+        ("zero", tick("0", "100"), "not_positive"),
+        ("too large for the column", tick(last="1e25"), "out_of_range"),
+        ("crossed", tick("101", "100"), "crossed"),
+        ("older than the last", tick(last="100", at=NOW - SECOND), "older_than_last"),
+        ("ahead of our clock", tick(last="100", at=NOW + 10 * SECOND), "ahead_of_clock"),
+        ("outside the collar", tick(last="79"), "outside_collar"),
+        ("nothing in it", tick(), "no_price"),
+    ],
+)
+def test_a_bad_price_is_counted_and_changes_nothing(aapl: Instrument, _case: str, bad: Tick, reason: str) -> None:
+    write(tick("99.9", "100.1", "100"))
+    before = Quote.objects.values().get()
+    rings: list[int] = []
+
+    first = write(bad, ring=lambda: rings.append(1))
+    write(bad, now=NOW + 2 * SECOND, again=True)
+
+    assert first == WriteOutcome(refused=Counter({("AAPL", reason): 1}))
+    after = Quote.objects.values().get()
+    assert after.pop("suspect") == (79 if reason == "outside_collar" else None)
+    assert after == {name: value for name, value in before.items() if name != "suspect"}
+    counted = RefusedPrice.objects.get()
+    assert (counted.symbol, counted.reason, counted.count) == ("AAPL", reason, 2)
+    assert counted.last_seen_at == NOW + 2 * SECOND
+    assert counted.last_price == f"{bad.bid}/{bad.ask}/{bad.last}"
+    assert rings == []
+
+
+def test_a_stale_price_is_counted_even_as_the_first(aapl: Instrument) -> None:
+    assert write(tick(last="100", at=NOW - 61 * SECOND)).refused == {("AAPL", "stale"): 1}
+    assert not Quote.objects.exists()
+
+
+def test_one_bad_symbol_does_not_keep_the_others_out(aapl: Instrument) -> None:
+    Instrument.objects.create(symbol="MSFT")
+
+    outcome = write(tick(last="1e25"), tick(last="300", symbol="MSFT"), tick(last="5", symbol="NOBODY"))
+
+    assert outcome == WriteOutcome(
+        accepted_symbols={"MSFT"}, refused=Counter({("AAPL", "out_of_range"): 1}), unknown_symbols={"NOBODY"}
+    )
+    assert list(Quote.objects.values_list("instrument__symbol", "last")) == [("MSFT", 300)]
+    assert list(RefusedPrice.objects.values_list("symbol", flat=True)) == ["AAPL"]
+
+
+def test_a_jump_is_confirmed_across_calls(aapl: Instrument) -> None:
+    write(tick(last="100"))
+
+    first = write(tick(last="70", at=NOW + SECOND), now=NOW + SECOND)
+    assert first.accepted_symbols == set()
+    assert Quote.objects.values_list("last", "last_low", "suspect").get() == (100, 100, 70)
+
+    second = write(tick(last="71", at=NOW + 2 * SECOND), now=NOW + 2 * SECOND)
+    assert second.accepted_symbols == {"AAPL"}
+    assert Quote.objects.values_list("last", "last_low", "suspect").get() == (71, 71, None)
+
+
+def test_a_batch_that_is_tried_again_does_not_confirm_itself(aapl: Instrument) -> None:
+    write(tick(last="100"))
+    spike = tick(last="70", at=NOW + SECOND)
+    write(spike, now=NOW + SECOND)
+
+    outcome = write(spike, now=NOW + SECOND, again=True)
+
+    assert outcome.accepted_symbols == set()
+    assert Quote.objects.values_list("last", "suspect").get() == (100, 70)
+
+
+def test_an_ordinary_price_clears_the_suspect(aapl: Instrument) -> None:
+    write(tick(last="100"), tick(last="70"))
+    assert Quote.objects.get().suspect == 70
+
+    write(tick(last="101"))
+    write(tick(last="70"))
+
+    assert Quote.objects.values_list("last", "suspect").get() == (101, 70)
+
+
+def test_each_instrument_has_its_own_collar(db: None) -> None:
+    Instrument.objects.create(symbol="WILD", collar_pct=50)
+    Instrument.objects.create(symbol="TAME", collar_pct=1)
+    write(tick(last="100", symbol="WILD"), tick(last="100", symbol="TAME"))
+
+    outcome = write(tick(last="60", symbol="WILD"), tick(last="98", symbol="TAME"))
+
+    assert outcome.accepted_symbols == {"WILD"}
+    assert outcome.refused == {("TAME", "outside_collar"): 1}
+
+
+@pytest.mark.parametrize(
+    ("_case", "price"),
+    [("BRK.A", "742150.0150"), ("a satoshi", "0.00000001"), ("all digits", "12345678901234567890.123456789012345678")],
+)
+def test_a_price_is_kept_to_its_last_digit(aapl: Instrument, _case: str, price: str) -> None:
+    write(tick(last=price))
+
+    quote = Quote.objects.get()
+    assert (quote.last, quote.bid_low, quote.bar_high) == (Decimal(price),) * 3
+
+
+def test_a_new_minute_closes_the_bar_of_the_one_before(aapl: Instrument) -> None:
+    write(tick(last="100"), tick(last="104"), tick(last="98"), tick(last="99"))
+    later = NOW + timedelta(seconds=30)
+    write(tick(last="101", at=later), now=later)
+
+    bar = Bar.objects.get()
+    assert (bar.start, bar.seconds) == (NOW.replace(second=0), 60)
+    assert (bar.open, bar.high, bar.low, bar.close) == (100, 104, 98, 99)
+    assert Quote.objects.values_list("bar_open", "bar_low", "bar_high").get() == (101, 101, 101)
+
+
+def test_a_batch_across_minutes_fills_each_minutes_bar(aapl: Instrument) -> None:
+    times = [NOW, NOW + 10 * SECOND, NOW + 40 * SECOND, NOW + 59 * SECOND]
+    ticks = [tick(last=price, at=at) for price, at in zip((100, 103, 105, 102), times, strict=True)]
+
+    outcome = write(*ticks, now=times[-1])
+
+    assert outcome == WriteOutcome(accepted_symbols={"AAPL"})
+    assert Bar.objects.values_list("start", "open", "high", "low", "close").get() == (
+        NOW.replace(second=0), 100, 103, 100, 103,
+    )  # fmt: skip
+    quote = Quote.objects.get()
+    assert (quote.bar_open, quote.bar_low, quote.bar_high, quote.last) == (105, 102, 105, 102)
+    assert extremes(quote)["last"] == (100, 105)
+
+
+def test_the_bell_rings_once_prices_are_committed(aapl: Instrument, django_capture_on_commit_callbacks: Any) -> None:
+    rings: list[Decimal] = []
+
+    with django_capture_on_commit_callbacks(execute=True):
+        write(tick(last="100"), ring=lambda: rings.append(Quote.objects.get().last))
+        assert rings == []
+
+    assert rings == [100]
+
+
+def test_nothing_to_write_asks_the_database_nothing(db: None, django_assert_num_queries: Any) -> None:
+    with django_assert_num_queries(0):
+        assert write() == WriteOutcome()
+
+
+def test_statements_do_not_grow_with_the_batch(db: None, django_assert_max_num_queries: Any) -> None:
+    names = [f"S{n}" for n in range(ROWS_AT_ONCE + 1)]
+    Instrument.objects.bulk_create(Instrument(symbol=name) for name in names)
+    ticks = [tick(last=str(price), symbol=name) for name in names for price in (100, 99, 101)]
+
+    with django_assert_max_num_queries(10):  # two portions: read, savepoint, setting, write, end of savepoint
+        outcome = write(*ticks)
+
+    assert outcome.accepted_symbols == set(names)
+    assert Quote.objects.filter(last=101, last_low=99, last_high=101, seq=1).count() == len(names)
+
+
+def in_thread(work: Any) -> threading.Thread:
+    """Start work that has its own database connection."""
+
+    def run() -> None:
+        try:
+            work()
+        finally:
+            connection.close()
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    return thread
+
+
+def wait_for_a_blocked_session() -> None:
+    """Wait until another session waits for a lock of this one."""
+    deadline = time.monotonic() + 5
+    with connection.cursor() as cursor:
+        while time.monotonic() < deadline:
+            cursor.execute(
+                "SELECT count(*) FROM pg_locks WHERE NOT granted AND pg_backend_pid() = ANY(pg_blocking_pids(pid))"
+            )
+            if cursor.fetchone()[0]:
+                return
+            time.sleep(0.01)
+    raise AssertionError("nobody waited")
+
+
+@pytest.mark.parametrize(
+    ("_case", "price", "at", "left"),
+    [
+        ("a newer price is judged again and written", "101", NOW + 2 * SECOND, (101, 101, 101, 3)),
+        ("an older one does not overwrite", "99", NOW, (104, 104, 104, 2)),
+        ("one that has become a jump waits", "80.1", NOW + 2 * SECOND, (104, 104, 104, 2)),
+    ],
+)
+@pytest.mark.django_db(transaction=True)
+def test_the_second_of_two_writers_looks_again(_case: str, price: str, at: datetime, left: tuple[int, ...]) -> None:
+    aapl = Instrument.objects.create(symbol="AAPL")
+    write(tick(last="100", at=NOW))
+    now = NOW + 2 * SECOND
+    outcomes: list[WriteOutcome] = []
+
+    with transaction.atomic():
+        Quote.objects.select_for_update().get(pk=aapl.pk)
+        writer = in_thread(lambda: outcomes.append(write(tick(last=price, at=at), now=now)))
+        wait_for_a_blocked_session()
+        write(tick(last="104", at=NOW + SECOND), now=now)
+        Quote.objects.update(last_low=F("last"), last_high=F("last"), bid_low=F("bid"), ask_low=F("ask"))
+    writer.join()
+
+    quote = Quote.objects.get()
+    assert (quote.last, quote.bid, quote.ask, quote.seq) == left
+    assert outcomes[0].accepted_symbols == ({"AAPL"} if left[3] == 3 else set())
+    assert outcomes[0].refused.total() == (0 if left[3] == 3 else 1)
+    assert RefusedPrice.objects.count() == outcomes[0].refused.total()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_writers_side_by_side_lose_no_extreme_and_do_not_deadlock() -> None:
+    names = [f"S{n}" for n in range(20)]
+    Instrument.objects.bulk_create(Instrument(symbol=name) for name in names)
+    accepted: Counter[str] = Counter()
+    failures: list[Exception] = []
+    lock = threading.Lock()
+
+    def feed(prices: Iterable[int], order: list[str]) -> None:
+        for price in prices:
+            try:
+                outcome = write(*(tick(last=price, symbol=name) for name in order))
+            except Exception as error:  # noqa: BLE001 - shown by the assertion below
+                failures.append(error)
+                return
+            with lock:
+                accepted.update(outcome.accepted_symbols)
+
+    threads = [
+        in_thread(lambda: feed(range(100, 110), names)),
+        in_thread(lambda: feed(range(109, 99, -1), names[::-1])),
+        in_thread(lambda: feed([105, 100, 109, 104], names)),
+    ]
+    for thread in threads:
+        thread.join()
+
+    assert failures == []
+    assert accepted == dict.fromkeys(names, 24)
+    for quote in Quote.objects.select_related("instrument"):
+        assert extremes(quote) == dict.fromkeys(("bid", "ask", "last"), (100, 109)), quote.instrument.symbol
+        assert quote.seq == 24
+    assert not RefusedPrice.objects.exists()

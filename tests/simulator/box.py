@@ -104,11 +104,13 @@ class Box:
         self.start()
 
     def control(self, method: str, path: str, json: Any = None) -> Any:
-        """Call a control endpoint and return its JSON; path without /control.
+        """Call a control endpoint and return its JSON; /control may be left out of the path.
 
         :raises BoxError: the answer is not a success.
         """
-        status, _, body = self.call(method, f"/control{path}", json, {"X-Control-Token": self.control_token})
+        status, _, body = self.call(
+            method, f"/control{path.removeprefix('/control')}", json, {"X-Control-Token": self.control_token}
+        )
         if status >= 400:
             raise BoxError(status, body)
         return body
@@ -128,7 +130,7 @@ class Box:
 
         :raises http.client.RemoteDisconnected: the simulator hung up without an answer.
         """
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
         try:
             raw = body if isinstance(body, bytes) else None if body is None else dumps(body).encode()
             connection.request(method, path, raw, {"Content-Type": "application/json", **headers})

@@ -40,7 +40,7 @@ def test_a_short_cannot_be_covered_beyond_its_size(box: Box) -> None:
     hold(box, qty="-10")
     box.quote("AAPL", "100")
     status, body = place(box, side="buy", qty="11")
-    assert (status, body["code"], body["existing_qty"]) == ((403, 40310000), "10")
+    assert (status, body["code"], body["existing_qty"]) == (403, 40310000, "10")
 
 
 @pytest.mark.parametrize("mode", ["forever", "open_only", "none"])
@@ -127,7 +127,7 @@ def test_orders_that_could_trade_with_each_other_are_refused(
     if not refused:
         assert status == 200
         return
-    assert (status, body["code"], body["existing_order_id"]) == ((403, 40310000), first["id"])
+    assert (status, body["code"], body["existing_order_id"]) == (403, 40310000, first["id"])
     assert body["message"] == "potential wash trade detected. use complex orders"
     assert count(box) == before
 

@@ -5,7 +5,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from websockets.exceptions import ConnectionClosed
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
 from tests.simulator.acts import becomes, hold, place, placed
@@ -26,7 +26,7 @@ def test_alpaca_py_hears_a_fill_with_its_execution(box: Box) -> None:
     with running(box, stream, name="trading"):
         order = place(box)[1]
         eventually(lambda: len(heard) == 2)
-    assert [update.event.value for update in heard] == ["new", "fill"]
+    assert [str(getattr(update.event, "value", update.event)) for update in heard] == ["new", "fill"]
     fill = heard[1]
     assert (str(fill.order.id), fill.order.status.value) == (order["id"], "filled")
     assert (fill.price, fill.qty, fill.position_qty) == (100.01, 10.0, 10.0)
@@ -186,7 +186,7 @@ def test_a_cut_stream_closes_and_refuses_for_a_while(box: Box) -> None:
         box.control("POST", "/faults", {"kind": "cut_stream", "stream": "trading", "seconds": 0.4})
         with pytest.raises(ConnectionClosed):
             updates.read()
-    with pytest.raises(Exception, match="403"):
+    with pytest.raises(InvalidStatus):
         connect(f"{box.ws_url}/stream").__enter__()
     with market(box):
         pass
@@ -195,8 +195,7 @@ def test_a_cut_stream_closes_and_refuses_for_a_while(box: Box) -> None:
         try:
             with listening(box):
                 return True
-        except Exception as error:  # noqa: BLE001  # the refusal's class is the client library's own
-            assert "403" in str(error)
+        except InvalidStatus:
             return False
 
     eventually(is_back)

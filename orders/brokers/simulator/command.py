@@ -20,7 +20,7 @@ BUNDLED_BARS = Path(__file__).parent / "bars" / "us_daily.csv"
 SECRETS = ("SIMULATOR_KEY", "SIMULATOR_SECRET", "SIMULATOR_CONTROL_TOKEN")
 
 
-class Mistake(Exception):  # noqa: N818  # the user's, and said in one line
+class Mistake(Exception):  # the user's, and said in one line
     """The simulator cannot start with what it was given."""
 
 

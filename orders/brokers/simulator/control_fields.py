@@ -14,7 +14,7 @@ from .matching import Quote
 from .records import Asset
 
 
-class Wrong(Exception):  # noqa: N818  # an answer to the client, not a failure of this program
+class Wrong(Exception):  # an answer to the client, not a failure of this program
     """A control request that makes no sense: says what is wrong and what would be right."""
 
 

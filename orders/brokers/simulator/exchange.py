@@ -18,7 +18,7 @@ from .book import Book
 from .faults import Faults
 from .fills import Emit, Fills
 from .matching import Quote, follow, tradable_price
-from .records import BUY, ENTRY, SELL, STOP_LOSS, TAKE_PROFIT, Order, Refusal, stamp
+from .records import BUY, ENTRY, SELL, STOP_LOSS, TAKE_PROFIT, ZERO, Order, Refusal, stamp
 from .validation import Amendment, OrderRequest, check_time_in_force, check_type, refuse
 
 
@@ -43,6 +43,7 @@ class Exchange:
         self._call_later = later
         self.fills = Fills(book=book, faults=faults, emit=emit, new_id=new_id, later=self._match_later)
         self._turn: list[tuple[str, str]] = []  # (verb, order id) of the next turn
+        self._filled_when_amended: dict[str, Decimal] = {}  # by successor
         self._stuck: set[str] = set()  # orders whose cancel never completes, by a fault
 
     def resume(self) -> None:
@@ -209,6 +210,7 @@ class Exchange:
         successor.position_intent = order.position_intent
         if change.trail is None and order.type == "trailing_stop":
             successor.stop_price = order.stop_price
+        self._filled_when_amended[successor.id] = order.filled_qty
         order.status = "pending_replace"
         self.book.save(successor)
         self.book.save(order, at=at)
@@ -272,11 +274,21 @@ class Exchange:
 
     def _replace_now(self, order_id: str, *, at: str) -> None:
         successor = self.book.open.get(order_id)
+        filled_before = self._filled_when_amended.pop(order_id, None)
         if successor is None or successor.replaces is None:
             return
         order = self.book.open.get(successor.replaces)
         if order is None:
             self.fills.close(successor, status="rejected", at=at)
+            return
+        if filled_before is not None and order.filled_qty > filled_before:
+            # what executed while the replacement was pending must not execute again
+            successor.qty = min(successor.qty - (order.filled_qty - filled_before), order.remaining)
+        if successor.qty <= 0:
+            successor.qty += order.filled_qty - (filled_before or ZERO)
+            self.fills.close(successor, status="rejected", at=at)
+            order.status = "partially_filled"
+            self.book.save(order, at=at)
             return
         was_held = order.role == STOP_LOSS and order.order_class in ("bracket", "oco")
         order.status, order.replaced_at, order.replaced_by = "replaced", at, successor.id
@@ -310,6 +322,7 @@ class Exchange:
     def reset(self) -> None:
         """Forget every order and the rest of the book."""
         self._turn.clear()
+        self._filled_when_amended.clear()
         self._stuck.clear()
         self.book.reset()
 

@@ -119,7 +119,7 @@ ORDER_COLUMNS: Final = tuple(field.name for field in fields(Order))
 EXECUTION_COLUMNS: Final = tuple(field.name for field in fields(Execution))
 
 
-class Refusal(Exception):  # noqa: N818  # an answer of the broker, not a failure of this program
+class Refusal(Exception):  # an answer of the broker, not a failure of this program
     """The broker refuses a request: an HTTP status, and a body with Alpaca's code and message."""
 
     def __init__(self, status: int, code: int, message: str, **more: object) -> None:

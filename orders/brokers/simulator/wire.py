@@ -11,6 +11,7 @@ from .book import Book, asset_id
 from .matching import Quote
 from .records import ZERO, Asset, Execution, Order, Position, text
 
+NINE_PLACES = Decimal("0.000000001")
 _encode_text = json.JSONEncoder(ensure_ascii=False).encode
 
 
@@ -34,6 +35,10 @@ def _money(value: Decimal | None) -> str | None:
     return None if value is None else text(value)
 
 
+def _average(order: Order) -> str:
+    return text((order.filled_cost / order.filled_qty).quantize(NINE_PLACES))
+
+
 def render_order(order: Order, legs: list[dict[str, Any]] | None = None) -> dict[str, Any]:
     """Return an order as Alpaca shows it."""
     return {
@@ -55,7 +60,7 @@ def render_order(order: Order, legs: list[dict[str, Any]] | None = None) -> dict
         "notional": None,
         "qty": text(order.qty),
         "filled_qty": text(order.filled_qty),
-        "filled_avg_price": text(order.filled_cost / order.filled_qty) if order.filled_qty else None,
+        "filled_avg_price": _average(order) if order.filled_qty else None,
         "order_class": order.order_class,
         "order_type": order.type,
         "type": order.type,
@@ -116,7 +121,7 @@ def render_position(book: Book, position: Position) -> dict[str, Any]:
         "asset_class": "us_equity",
         "asset_marginable": True,
         "qty": text(position.qty),
-        "avg_entry_price": text(position.avg_entry_price),
+        "avg_entry_price": text(position.avg_entry_price.quantize(NINE_PLACES)),
         "side": "long" if sign > 0 else "short",
         "market_value": text(value),
         "cost_basis": text(cost),

@@ -1,0 +1,248 @@
+"""Owns how the demonstration looks: a live picture on a terminal, plain lines elsewhere, tables in both."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from decimal import Decimal
+from types import TracebackType
+from typing import Any, Self
+from zoneinfo import ZoneInfo
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.padding import Padding
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from config.demo.book import OrderRow, PositionRow
+from config.demo.outcomes import Exit, Outcome, Totals, total
+from config.demo.run import Check, Moment
+from config.demo.scenes import Scene
+from config.demo.verdict import MANUAL
+
+NEW_YORK = ZoneInfo("America/New_York")
+LATEST = 8  #: exits that the live picture lists
+GAIN, LOSS, FAINT = "green", "red", "bright_black"
+
+
+class Display:
+    """The spectator that writes to a console."""
+
+    def __init__(self, console: Console, *, began: float) -> None:
+        self._console = console
+        self._began = began
+        self._live: Live | None = None
+        self._told: set[int] = set()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._end_live()
+
+    def say(self, text: str) -> None:
+        """Write one line, with the seconds since the beginning."""
+        self._console.print(Text.assemble((f"{time.monotonic() - self._began:6.1f} s  ", FAINT), text), soft_wrap=True)
+
+    def see(self, moment: Moment) -> None:
+        """Show a moment: the live picture, or on no terminal a line for each new exit."""
+        if not self._console.is_terminal:
+            self._tell_new_exits(moment)
+            return
+        picture = _picture(moment)
+        if self._live is None:
+            self._live = Live(picture, console=self._console, refresh_per_second=8, transient=True)
+            self._live.start()
+        else:
+            self._live.update(picture)
+
+    def see_scene(self, scene: Scene, number: int, outcomes: Sequence[Outcome]) -> None:
+        """Write the table of a scene."""
+        self._end_live()
+        self._console.print()
+        self._console.print(_scene_table(scene, number, outcomes))
+        self._console.print(Padding(_summary(total(outcomes)), (0, 0, 1, 1)))
+
+    def see_verdict(self, outcomes: Sequence[Outcome], checks: Sequence[Check], figures: Mapping[str, str]) -> None:
+        """Write the totals and the checks."""
+        grid = Table.grid(padding=(0, 2))
+        grid.add_column(style="bold", no_wrap=True)
+        grid.add_column()
+        sums = total(outcomes)
+        grid.add_row("exits", _reasons(sums))
+        grid.add_row("realised P&L", _money(sums.realized_pnl))
+        grid.add_row("price received → order accepted", _quantiles(sums.accepted_ms))
+        grid.add_row("price emitted → order at the broker", _quantiles(sums.market_ms))
+        for name, value in figures.items():
+            grid.add_row(name, value)
+        self._console.rule("[bold]Totals", style=FAINT, align="left")
+        self._console.print(Padding(grid, (0, 0, 1, 1)))
+        self._console.rule("[bold]Checks", style=FAINT, align="left")
+        for check in checks:
+            mark = ("  ok      ", GAIN) if check.passed else ("  FAILED  ", f"bold {LOSS}")
+            self._console.print(Text.assemble(mark, check.name))
+            for difference in check.differences:
+                self._console.print(Padding(Text(difference, style=LOSS), (0, 0, 0, 10)))
+        self._console.print()
+
+    def _tell_new_exits(self, moment: Moment) -> None:
+        held = {row.id: row for row in moment.positions}
+        for order in moment.exits:
+            if order.state == "filled" and order.id not in self._told and order.position_id in held:
+                self._told.add(order.id)
+                self.say(f"{_clock(moment.market_time)}  {_told(order, held[order.position_id]).plain}")
+
+    def _end_live(self) -> None:
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+
+
+def _picture(moment: Moment) -> RenderableType:
+    head = Text.assemble(
+        (f"Scene {moment.number}  ", FAINT),
+        (moment.scene.session, "bold"),
+        f"  {moment.scene.title}",
+    )
+    bar = Table.grid(padding=(0, 1))
+    bar.add_row(
+        Text("09:30", style=FAINT),
+        ProgressBar(total=1, completed=moment.progress, width=48),
+        Text("16:00", style=FAINT),
+        Text(_clock(moment.market_time), style="bold"),
+    )
+    held = {row.id: row for row in moment.positions}
+    filled = [order for order in moment.exits if order.state == "filled"]
+    latest = [_told(order, held[order.position_id]) for order in filled[-LATEST:] if order.position_id in held]
+    still_open = sum(row.status != "closed" for row in moment.positions)
+    realized = sum((row.realized_pnl for row in moment.positions), Decimal(0))
+    state = Text.assemble(
+        ("open ", FAINT),
+        f"{still_open:<4}",
+        ("exits ", FAINT),
+        f"{len(filled):<4}",
+        ("realised ", FAINT),
+        _money(realized),
+    )
+    lines: list[RenderableType] = [head, bar, _prices(moment), state]
+    lines += [Padding(line, (0, 0, 0, 2)) for line in latest]
+    lines += [Text("")] * (LATEST - len(latest))  # a picture of one height does not jump
+    return Group(Text(""), *lines)
+
+
+def _prices(moment: Moment) -> Text:
+    parts: list[Any] = []
+    for symbol, price in sorted(moment.prices.items()):
+        moved = (price / moment.closes[symbol] - 1) * 100
+        parts += [
+            (f"{symbol} ", "bold"),
+            f"{price:,.2f} ",
+            (f"{moved:+.1f} %", GAIN if moved >= 0 else LOSS),
+            "    ",
+        ]
+    return Text.assemble(*parts)
+
+
+def _told(order: OrderRow, position: PositionRow) -> Text:
+    level = f"at {order.trigger_price:,.2f}" if order.trigger_price is not None else ""
+    filled = f"filled at {order.fill_price:,.2f}" if order.fill_price is not None else order.state
+    return Text.assemble(
+        (f"#{position.id:<3}", FAINT),
+        f" {position.symbol:<5}{position.word:<6}",
+        _reason(order.reason, width=10),
+        f" {level:<12} {order.quantity:>4f} {filled}",
+    )
+
+
+def _scene_table(scene: Scene, number: int, outcomes: Sequence[Outcome]) -> Table:
+    table = Table(
+        title=Text.assemble((f" {number}  ", FAINT), (f"{scene.session}  ", "bold"), scene.title),
+        title_justify="left",
+        title_style="",
+        box=None,
+        padding=(0, 1, 0, 0),
+        header_style=FAINT,
+        pad_edge=True,
+    )
+    for name, justify in (
+        ("#", "right"), ("position", "left"), ("qty", "right"), ("entry", "right"), ("stop", "right"),
+        ("target", "right"), ("left by", "left"), ("qty", "right"), ("level", "right"), ("fill", "right"),
+        ("slip bps", "right"), ("P&L", "right"), ("ms", "right"),
+    ):  # fmt: skip
+        table.add_column(name, justify=justify, no_wrap=True)  # type: ignore[arg-type]
+    for outcome in outcomes:
+        for place, leaving in enumerate(outcome.exits or [None]):
+            head = _position_cells(outcome) if place == 0 else [""] * 6
+            last = place == max(len(outcome.exits) - 1, 0)
+            table.add_row(*head, *_exit_cells(leaving, outcome.realized_pnl if last else None))
+    return table
+
+
+def _position_cells(outcome: Outcome) -> list[RenderableType]:
+    first_target = outcome.target_prices[0] if outcome.target_prices else None
+    return [
+        Text(str(outcome.position_id), style=FAINT),
+        f"{outcome.symbol:<5}{outcome.side}",
+        f"{outcome.quantity:f}",
+        _price(outcome.entry_price),
+        _price(outcome.stop_price),
+        _price(first_target),
+    ]
+
+
+def _exit_cells(leaving: Exit | None, realized: Decimal | None) -> list[RenderableType]:
+    if leaving is None:
+        return [Text("still open", style=LOSS), *[""] * 6]
+    slip = leaving.slippage_bps
+    return [
+        _reason(leaving.reason),
+        f"{leaving.quantity:f}",
+        _price(leaving.trigger_price),
+        _price(leaving.fill_price),
+        "" if slip is None or leaving.reason == MANUAL else f"{slip:,.0f}",
+        "" if realized is None else _money(realized),
+        "" if leaving.accepted_ms is None else f"{leaving.accepted_ms:,.0f}",
+    ]
+
+
+def _summary(sums: Totals) -> Text:
+    return Text.assemble(
+        (f"{sums.positions} positions, {sums.exits} exits: ", FAINT),
+        _reasons(sums),
+        ("   P&L ", FAINT),
+        _money(sums.realized_pnl),
+        ("   ms ", FAINT),
+        _quantiles(sums.accepted_ms, unit=""),
+    )
+
+
+def _reasons(sums: Totals) -> Text:
+    parts = [Text.assemble(f"{count} ", _reason(reason)) for reason, count in sums.by_reason.items()]
+    return Text(", ").join(parts)
+
+
+def _reason(reason: str, *, width: int = 0) -> Text:
+    words = reason.replace("take_profit_", "target ").replace("stop_loss", "stop").replace("_", " ")
+    style = GAIN if reason.startswith("take_profit") else FAINT if reason == MANUAL else LOSS
+    return Text(f"{words:<{width}}", style=style)
+
+
+def _quantiles(values: Mapping[str, float | None], *, unit: str = " ms") -> str:
+    return "  ".join(f"{name} {value:,.0f}{unit}" for name, value in values.items() if value is not None)
+
+
+def _price(value: Decimal | None) -> str:
+    return "" if value is None else f"{value:,.2f}"
+
+
+def _money(value: Decimal) -> Text:
+    return Text(f"{value:+,.2f}", style=GAIN if value >= 0 else LOSS)
+
+
+def _clock(at: datetime | None) -> str:
+    return at.astimezone(NEW_YORK).strftime("%H:%M") if at else "     "

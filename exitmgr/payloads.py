@@ -1,0 +1,246 @@
+"""What the doors of this room read and write: positions with their plan, entries, exits, instruments."""
+
+from __future__ import annotations
+
+import uuid
+from typing import Any, cast
+
+from drf_spectacular.utils import extend_schema_field
+from rest_framework import serializers
+from rest_framework.request import Request
+from rest_framework.validators import UniqueValidator
+
+from exitmgr.models import Bracket, Trigger
+from exitmgr.queries import LIVE_ORDERS
+from exitmgr.rules.plan import InvalidPlan, Plan, parse_plan
+from orders.api import OrderSerializer
+from positions.api import PositionSerializer
+from positions.models import Account, Instrument, Position
+from positions.values import AssetClass, Side
+from positions.wire import Moment, Number, Row, Strict, Word, shown
+
+_LONGEST_NOTE = 500
+_LONGEST_KEY = 64
+
+
+class TriggerSerializer(Row):
+    """One armed primitive: a level to be crossed, a trail to give back, a time to come."""
+
+    class Meta:
+        model = Trigger
+        fields = (
+            "id", "reason", "kind", "basis", "direction", "level", "offset_pct", "due_at", "fraction_pct", "rung",
+            "status", "armed_at", "fired_at", "seen_price", "order",
+        )  # fmt: skip
+        read_only_fields = fields
+
+
+class BracketBriefSerializer(Row):
+    """The plan of a position in short."""
+
+    target_prices = serializers.ListField(child=Number(), read_only=True)
+
+    class Meta:
+        model = Bracket
+        fields = ("id", "status", "mode", "stop_price", "target_prices")
+        read_only_fields = fields
+
+
+class BracketSerializer(BracketBriefSerializer):
+    """The plan of a position, the prices it came to and the triggers it compiled to."""
+
+    position = serializers.IntegerField(source="position_id", read_only=True, allow_null=True)
+    entry_order = serializers.IntegerField(source="entry_order_id", read_only=True, allow_null=True)
+    plan = serializers.DictField(read_only=True)
+    ratio = Number(read_only=True, allow_null=True, places=4)
+    triggers = TriggerSerializer(many=True, read_only=True)
+
+    class Meta(BracketBriefSerializer.Meta):
+        fields = (
+            *BracketBriefSerializer.Meta.fields, "position", "entry_order", "plan", "entry_price", "ratio", "atr",
+            "error", "created_at", "armed_at", "ended_at", "triggers",
+        )  # fmt: skip
+        read_only_fields = fields
+
+
+class PositionWithPlanSerializer(PositionSerializer):
+    """A position, its worth and its plan in short."""
+
+    bracket = serializers.SerializerMethodField()
+
+    class Meta(PositionSerializer.Meta):
+        fields = (*PositionSerializer.Meta.fields, "bracket")
+        read_only_fields = fields
+
+    @extend_schema_field(BracketBriefSerializer(allow_null=True))
+    def get_bracket(self, position: Position) -> Any:
+        """Return the latest bracket in short."""
+        latest = _latest_bracket(position)
+        return BracketBriefSerializer(latest).data if latest else None
+
+
+class PositionDetailSerializer(PositionSerializer):
+    """A position, its worth, its plan with every trigger, and the orders that may still trade."""
+
+    peak = Number(source="highest", read_only=True, allow_null=True, places=8)
+    trough = Number(source="lowest", read_only=True, allow_null=True, places=8)
+    bracket = serializers.SerializerMethodField()
+    live_orders = serializers.SerializerMethodField()
+
+    class Meta(PositionSerializer.Meta):
+        fields = (*PositionSerializer.Meta.fields, "peak", "trough", "bracket", "live_orders")
+        read_only_fields = fields
+
+    @extend_schema_field(BracketSerializer(allow_null=True))
+    def get_bracket(self, position: Position) -> Any:
+        """Return the latest bracket with its triggers."""
+        latest = _latest_bracket(position)
+        return BracketSerializer(latest).data if latest else None
+
+    @extend_schema_field(OrderSerializer(many=True))
+    def get_live_orders(self, position: Position) -> Any:
+        """Return the orders that may still trade, the most urgent first."""
+        return OrderSerializer(getattr(position, LIVE_ORDERS), many=True).data
+
+
+def _latest_bracket(position: Position) -> Bracket | None:
+    return next(iter(position.brackets.all()), None)
+
+
+@extend_schema_field(Plan)
+class PlanField(serializers.Field[Plan, Any, Any, Any]):
+    """An exit plan; each mistake is reported at its own path."""
+
+    def to_internal_value(self, data: Any) -> Plan:
+        """Return the plan.
+
+        :raises ValidationError: with every mistake.
+        """
+        try:
+            return parse_plan(data)
+        except InvalidPlan as error:
+            raise serializers.ValidationError(
+                {"non_field_errors" if path == "plan" else path: [text] for path, text in error.problems.items()}
+            ) from None
+
+
+@extend_schema_field({"type": "string", "description": "The account's name."})
+class AccountField(serializers.Field[Account, Any, Any, Any]):
+    """An account by its name."""
+
+    def to_internal_value(self, data: Any) -> Account:
+        """Return the account.
+
+        :raises ValidationError: there is none of that name.
+        """
+        found = Account.objects.filter(name=data).first() if isinstance(data, str) and "\0" not in data else None
+        if found is None:
+            names = ", ".join(Account.objects.order_by("name").values_list("name", flat=True)[:8])
+            raise serializers.ValidationError(f"{shown(data)} is unknown; known are {names or 'none yet'}")
+        return found
+
+
+class SideField(Word):
+    """Long or short."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__([side.word for side in Side], **kwargs)
+
+    def to_internal_value(self, data: Any) -> Side:
+        """Return the side.
+
+        :raises ValidationError: it is neither.
+        """
+        return Side.parse(super().to_internal_value(data))
+
+
+class RegistrationSerializer(Strict):
+    """A holding that exists at the broker and is to be looked after."""
+
+    account = AccountField()
+    symbol = serializers.CharField(max_length=32)
+    side = SideField()
+    quantity = Number(above=0)
+    entry_price = Number(above=0)
+    opened_at = Moment(required=False, help_text="With its offset; now when left out.")
+    strategy = serializers.CharField(required=False, allow_blank=True, max_length=64)
+    plan = PlanField(required=False, allow_null=True)
+
+
+class EntrySerializer(Strict):
+    """A position to be entered."""
+
+    account = AccountField()
+    symbol = serializers.CharField(max_length=32)
+    side = SideField()
+    quantity = Number(above=0)
+    limit_price = Number(above=0, required=False, allow_null=True, help_text="A market order when left out.")
+    strategy = serializers.CharField(required=False, allow_blank=True, max_length=64)
+    request_id = serializers.CharField(
+        required=False, max_length=_LONGEST_KEY, help_text="Names the request, as the Idempotency-Key header does."
+    )
+    plan = PlanField(required=False, allow_null=True)
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        """Name the request: by the field, by the header, else by a new id.
+
+        :raises ValidationError: field and header name it differently, or the header is no name.
+        """
+        header = self.context.get("idempotency_key")
+        if header is not None and not (0 < len(header) <= _LONGEST_KEY and header.isascii() and header.isprintable()):
+            raise serializers.ValidationError(
+                {"Idempotency-Key": f"must be 1 to {_LONGEST_KEY} printable ASCII characters"}
+            )
+        if header is not None and attrs.setdefault("request_id", header) != header:
+            raise serializers.ValidationError({"request_id": "differs from the Idempotency-Key header; give only one"})
+        attrs.setdefault("request_id", str(uuid.uuid4()))
+        return attrs
+
+
+class NoteSerializer(Strict):
+    """A person's reason."""
+
+    note = serializers.CharField(
+        required=False, allow_blank=True, max_length=_LONGEST_NOTE, help_text="Why; kept in the journal."
+    )
+
+
+class ExitSerializer(NoteSerializer):
+    """How much to leave."""
+
+    percentage = Number(above=0, at_most=100, required=False, help_text="Of what remains; 100 when left out.")
+
+
+class InstrumentChanges(Strict):
+    """What may be changed about an instrument."""
+
+    asset_class = Word(AssetClass, required=False)
+    tick = Number(above=0, required=False, help_text="Smallest price step.")
+    lot = Number(above=0, required=False, help_text="Smallest quantity step.")
+    min_notional = Number(at_least=0, required=False)
+    dust = Number(at_least=0, required=False, help_text="A remainder below this counts as closed.")
+    collar_pct = Number(above=0, required=False)
+    calendar = serializers.CharField(required=False, max_length=16)
+    shortable = serializers.BooleanField(required=False)
+    tradable = serializers.BooleanField(required=False)
+
+
+class NewInstrument(InstrumentChanges):
+    """An instrument to be made known; what is left out gets its default."""
+
+    symbol = serializers.RegexField(
+        r"^[A-Z0-9][A-Z0-9./_-]*$",
+        max_length=32,
+        error_messages={"invalid": "must be capital letters, digits and any of . / _ -, as in BRK.B or BTC/USD"},
+        validators=[UniqueValidator(Instrument.objects.all(), message="is known already; change it instead")],
+    )
+
+
+def validated(form_class: type[Strict], request: Request) -> dict[str, Any]:
+    """Return the request's body as the form reads it.
+
+    :raises ValidationError: with every mistake in it.
+    """
+    form = form_class(data=request.data)
+    form.is_valid(raise_exception=True)
+    return cast(dict[str, Any], form.validated_data)

@@ -1,0 +1,78 @@
+"""Instruments and accounts as people set them up; each change is an event with what was before and after."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any, Final
+
+from django.db import transaction
+
+from alerts.events import Happening, write_events
+from positions.models import Account, Instrument
+
+#: Never written to an event; only that they were replaced is told.
+_SECRET: Final = frozenset({"credentials"})
+
+
+def add_instrument(*, values: Mapping[str, Any], now: datetime, actor: str) -> Instrument:
+    """Make a symbol known."""
+    with transaction.atomic(durable=True):
+        instrument = Instrument.objects.create(**values)
+        write_events(
+            [Happening(kind="instrument_added", actor=actor, data={"symbol": instrument.symbol, **values})], now=now
+        )
+    return instrument
+
+
+def change_instrument(*, instrument_id: int, values: Mapping[str, Any], now: datetime, actor: str) -> Instrument:
+    """Change what is known about a symbol; nothing is told where nothing differs.
+
+    :raises Instrument.DoesNotExist: there is no such instrument.
+    """
+    with transaction.atomic():
+        instrument = Instrument.objects.select_for_update(no_key=True).get(pk=instrument_id)
+        before, after = _apply(instrument, values)
+        if after:
+            instrument.save(update_fields=list(after))
+            data = {"symbol": instrument.symbol, "before": before, "after": after}
+            write_events([Happening(kind="instrument_changed", actor=actor, data=data)], now=now)
+    return instrument
+
+
+def change_account(*, account_id: int, values: Mapping[str, Any], now: datetime, actor: str) -> Account:
+    """Change an account's limits, trading state or credentials; its broker connections are made anew.
+
+    :raises Account.DoesNotExist: there is no such account.
+    """
+    with transaction.atomic():
+        account = Account.objects.select_for_update(no_key=True).get(pk=account_id)
+        before, after = _apply(account, values)
+        if after:
+            account.updated_at = now
+            account.save(update_fields=[*after, "updated_at"])
+            write_events(
+                [
+                    Happening(
+                        kind="account_changed",
+                        actor=actor,
+                        account_ref=account.pk,
+                        data={"before": _told(before), "after": _told(after)},
+                    )
+                ],
+                now=now,
+            )
+    return account
+
+
+def _apply(row: Account | Instrument, values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Set what differs and return it as it was and as it is."""
+    before = {name: getattr(row, name) for name, value in values.items() if getattr(row, name) != value}
+    after = {name: values[name] for name in before}
+    for name, value in after.items():
+        setattr(row, name, value)
+    return before, after
+
+
+def _told(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: "replaced" if name in _SECRET else value for name, value in values.items()}
