@@ -39,11 +39,11 @@ DEBUG = False
 ALLOWED_HOSTS = os.environ.get("EXITMGR_ALLOWED_HOSTS", "127.0.0.1,localhost,[::1]").split(",")
 CSRF_TRUSTED_ORIGINS = [origin for origin in os.environ.get("EXITMGR_TRUSTED_ORIGINS", "").split(",") if origin]
 
-INSTALLED_APPS = [
+#: Processes that serve no page and run no command: they load what pages need neither into memory nor at their start.
+PAGELESS = {"stop", "orders", "scan", "maintenance", "beat", "feed", "updates", "flower"}
+_PAGE_APPS = [
     "unfold",
     "django.contrib.admin",
-    "django.contrib.auth",
-    "django.contrib.contenttypes",
     "django.contrib.sessions",
     "django.contrib.messages",
     "django.contrib.staticfiles",
@@ -52,6 +52,11 @@ INSTALLED_APPS = [
     "knox",
     "drf_spectacular",
     "drf_spectacular_sidecar",
+]
+INSTALLED_APPS = [
+    *([] if os.environ.get("EXITMGR_PROCESS") in PAGELESS else _PAGE_APPS),
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
     "pgtrigger",
     "alerts",
     "positions",

@@ -15,7 +15,7 @@ from django.db import InterfaceError, OperationalError, transaction
 from alerts.events import Happening, write_events
 from alerts.models import Severity
 from alerts.notices import raise_alert
-from exitmgr.brackets import arm_or_alert, end_bracket
+from exitmgr.brackets import arm_or_alert, complete_brackets, end_bracket
 from exitmgr.exits import ExitIntent, leg_of, make_exits
 from exitmgr.models import Bracket, Trigger
 from exitmgr.rules.types import Decision, Urgency
@@ -75,12 +75,13 @@ def _advance_batch(ids: Sequence[int], *, now: datetime) -> list[int]:
             .order_by("pk")
         )
         taken = [order for order in orders if order.position_id is None or order.position_id in positions]
+        closed = [position.pk for position in positions.values() if position.status == PositionStatus.CLOSED]
+        complete_brackets(position_ids=closed, now=now)
         for order in taken:
             position = positions.get(order.position_id) if order.position_id else None
             if order.intent == Intent.ENTRY:
                 _advance_entry(order, position, now=now)
-            else:
-                assert position is not None  # noqa: S101 - the database refuses an exit without one
+            elif position is not None and position.status != PositionStatus.CLOSED:
                 _advance_exit(order, position, now=now)
         cancels = _stale_entries(list(positions.values()))
         Order.objects.filter(pk__in=[order.pk for order in taken]).update(news=False)
@@ -110,12 +111,6 @@ def _advance_entry(order: Order, position: Position | None, *, now: datetime) ->
 
 
 def _advance_exit(order: Order, position: Position, *, now: datetime) -> None:
-    if position.status == PositionStatus.CLOSED:
-        for bracket in Bracket.objects.filter(
-            position=position, status__in=[BracketStatus.ACTIVE, BracketStatus.ERROR]
-        ):
-            end_bracket(bracket, event=BracketEvent.POSITION_CLOSED, now=now)
-        return
     if order.state in LIVE or position.available <= 0:
         return
     if _exit_breached(position, now=now):

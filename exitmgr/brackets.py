@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
@@ -16,7 +16,7 @@ from exitmgr.models import Bracket, Trigger
 from exitmgr.rules.compile import compile_plan
 from exitmgr.rules.plan import InvalidPlan, Plan, parse_plan, plan_as_json
 from exitmgr.rules.types import LevelTrigger, TriggerKind, urgency_of
-from exitmgr.states import BracketEvent, BracketStatus, TriggerStatus, next_bracket_status
+from exitmgr.states import BRACKET_MOVES, BracketEvent, BracketStatus, TriggerStatus, next_bracket_status
 from orders.models import Order
 from positions.doorbells import ring
 from positions.models import Position, Quote
@@ -157,6 +157,37 @@ def end_bracket(bracket: Bracket, *, event: BracketEvent, now: datetime) -> None
     bracket.triggers.filter(status__in=_LIVE_TRIGGERS).update(status=TriggerStatus.CANCELLED)
     account_ref = bracket.position.account_id if bracket.position else None
     _tell(bracket, f"bracket_{bracket.status}", now=now, account_ref=account_ref)
+
+
+def complete_brackets(*, position_ids: Collection[int], now: datetime) -> int:
+    """End the live brackets of positions that are closed, and take their triggers out of the scan; return how many."""
+    ending = [
+        status
+        for (status, event), after in BRACKET_MOVES.items()
+        if event is BracketEvent.POSITION_CLOSED and after is not status
+    ]
+    brackets = list(
+        Bracket.objects.filter(position_id__in=position_ids, status__in=ending).select_related("position").order_by("pk")
+    )
+    if not brackets:
+        return 0
+    ids = [bracket.pk for bracket in brackets]
+    Bracket.objects.filter(pk__in=ids).update(status=BracketStatus.COMPLETED, ended_at=now)
+    Trigger.objects.filter(bracket__in=ids, status__in=_LIVE_TRIGGERS).update(status=TriggerStatus.CANCELLED)
+    write_events(
+        (
+            Happening(
+                kind="bracket_completed",
+                account_ref=bracket.position.account_id if bracket.position else None,
+                position_ref=bracket.position_id,
+                order_ref=bracket.entry_order_id,
+                bracket_ref=bracket.pk,
+            )
+            for bracket in brackets
+        ),
+        now=now,
+    )
+    return len(ids)
 
 
 def _tell(

@@ -106,7 +106,8 @@ def _draft(intent: ExitIntent, *, occupied: set[tuple[int, str]]) -> ExitDraft |
         return None
     quantity = exit_quantity(
         fraction_pct=decision.fraction_pct,
-        remaining=position.remaining,
+        # what live exits have claimed is as good as gone: rungs met by one jump close what those before them leave
+        remaining=position.available,
         available=position.available,
         lot=position.instrument.lot,
     )

@@ -133,7 +133,8 @@ class AccountField(serializers.Field[Account, Any, Any, Any]):
 
         :raises ValidationError: there is none of that name.
         """
-        found = Account.objects.filter(name=data).first() if isinstance(data, str) and "\0" not in data else None
+        accounts = Account.objects.defer("credentials")
+        found = accounts.filter(name=data).first() if isinstance(data, str) and "\0" not in data else None
         if found is None:
             names = ", ".join(Account.objects.order_by("name").values_list("name", flat=True)[:8])
             raise serializers.ValidationError(f"{shown(data)} is unknown; known are {names or 'none yet'}")

@@ -31,6 +31,7 @@ def keep_watch(
 ) -> None:
     """Look each second, for ever; a database that is away is waited for, and no failure ends it."""
     standing_in: bool | None = None
+    sleep(SILENCE.total_seconds())  # after a start of everything, beat has its three seconds like any other time
     while True:
         sleep(1.0)
         try:

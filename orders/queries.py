@@ -9,8 +9,8 @@ from orders.states import LIVE
 
 
 def listed_orders() -> QuerySet[Order]:
-    """Return orders with their account and instrument."""
-    return Order.objects.select_related("account", "instrument")
+    """Return orders with their instrument and account, whose credentials nobody needs here."""
+    return Order.objects.select_related("account", "instrument").defer("account__credentials")
 
 
 def orders_in_detail() -> QuerySet[Order]:

@@ -18,6 +18,7 @@ from alerts.events import write_events
 from alerts.models import Severity
 from alerts.notices import raise_alert
 from orders.booking import Changed, book_end, book_fill
+from orders.acceptances import accept_orders, is_plain_acknowledgement
 from orders.brokers.protocol import OrderReport, ReportedState
 from orders.lanes import ring_advance_on_commit
 from orders.models import Order
@@ -44,7 +45,6 @@ _RACES = 5
 class Applied:
     """What a batch of reports changed."""
 
-    orders: list[Order] = field(default_factory=list)
     fills: int = 0
     #: Reports of orders we have no row for; they are the caller's to judge.
     unmatched: list[OrderReport] = field(default_factory=list)
@@ -73,17 +73,28 @@ def apply_reports(*, account_id: int, reports: Sequence[OrderReport], now: datet
     total = Applied()
     for report in reports:
         applied = apply_reports(account_id=account_id, reports=[report], now=now)
-        total.orders += applied.orders
         total.fills += applied.fills
         total.unmatched += applied.unmatched
     return total
 
 
 def _apply_together(*, account_id: int, reports: Sequence[OrderReport], now: datetime) -> Applied:
+    plain = [report for report in reports if is_plain_acknowledgement(report)]
+    accepted: set[str] = set()
+    if plain:
+        with transaction.atomic(durable=True):  # apart from the rest, which locks positions before orders
+            accepted = accept_orders(account_id=account_id, reports=plain, now=now)
+    rest = [
+        report
+        for report in reports
+        if report.client_order_id not in accepted or not is_plain_acknowledgement(report)
+    ]
+    if not rest:
+        return Applied()
     for _ in range(_RACES):
         try:
             with transaction.atomic(durable=True):
-                return _apply(account_id=account_id, reports=reports, now=now)
+                return _apply(account_id=account_id, reports=rest, now=now)
         except _Moved:
             continue
     raise _Moved(f"positions of {len(reports)} reports kept moving")
@@ -117,7 +128,6 @@ def _apply(*, account_id: int, reports: Sequence[OrderReport], now: datetime) ->
     changed = Changed(positions, orders, now)
     for order, report in pairs:
         _apply_one(order, report, booked=booked, changed=changed)
-    applied.orders = [order for order, _ in pairs]
     ledger.save_positions(list(changed.positions.values()))
     write_back(list(orders.values()), fields=_WRITTEN)
     write_events(changed.happenings, now=now)

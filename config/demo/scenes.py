@@ -82,6 +82,7 @@ SCENES = (
                 _plan(
                     {"pct": "4"},
                     {"pct": "2", "fraction_pct": "50"},
+                    {"pct": "2.5", "fraction_pct": "50"},  # the open jumps over both
                     {"pct": "6", "fraction_pct": "50"},
                     {"pct": "11"},
                 ),

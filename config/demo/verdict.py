@@ -18,6 +18,7 @@ from config.demo.tape import Print
 ONE_SCAN = timedelta(seconds=2)
 STOP = "stop_loss"
 MANUAL = "manual"
+HUNDRED = Decimal(100)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,6 +111,7 @@ def differences(story: Story, prints: Sequence[Print]) -> Iterator[str]:
             yield f"{name}: left by {leaving.reason} before its level was reached at {at.isoformat()}"
     for reason, at in owed(story, prints).items():
         yield f"{name}: {reason} was reached at {at.isoformat()} and no exit followed"
+    yield from _sizes(story, name)
     left = sum((leaving.filled for leaving in story.exits), Decimal(0))
     if left != story.quantity:
         yield f"{name}: {left:f} of {story.quantity:f} were left"
@@ -127,3 +129,16 @@ def _forestalled(story: Story, reason: str, *, reached: Mapping[str, datetime]) 
             if reached[leaving.reason] <= reached[reason] + head_start:
                 claimed += leaving.filled
     return claimed == story.quantity
+
+
+def _sizes(story: Story, name: str) -> Iterator[str]:
+    """Yield every exit of a wrong size: a rung closes its share of what the exits before it left, in whole shares."""
+    rungs = story.plan.get("take_profits", ())
+    shares = {f"take_profit_{n}": Decimal(rung.get("fraction_pct", "100")) for n, rung in enumerate(rungs, start=1)}
+    remaining = story.quantity
+    for leaving in sorted(story.exits, key=lambda one: one.order_id):
+        share = shares.get(leaving.reason, HUNDRED)
+        wanted = remaining if share == HUNDRED else max(remaining * share // HUNDRED, Decimal(1))
+        if leaving.quantity != wanted:
+            yield f"{name}: {leaving.reason} closed {leaving.quantity:f} where its share is {wanted:f}"
+        remaining -= leaving.quantity
