@@ -6,6 +6,13 @@ import sys
 
 from django.core.management import execute_from_command_line
 
+from config.embedded import UnknownAddress
+from config.secrets import SecretsError
+
 if __name__ == "__main__":
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
-    execute_from_command_line(sys.argv)
+    try:
+        execute_from_command_line(sys.argv)
+    except (UnknownAddress, SecretsError) as error:
+        sys.stderr.write(f"error: {error}\n")
+        sys.exit(2)

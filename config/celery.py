@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import importlib
+import logging
 import os
 import threading
 import time
@@ -14,6 +16,8 @@ from celery import Celery, signals
 from kombu.transport import redis as kombu_redis
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
+
+log = logging.getLogger(__name__)
 
 app = Celery("exitmgr")
 app.config_from_object("config.celery_settings")
@@ -68,7 +72,23 @@ def _keep_watch(sender: Any, **_: Any) -> None:
     ).start()
 
 
+#: What a child would load with its first task: once in the parent, it is shared, and no stop waits for it.
+_PRELOADED = ("django.db.backends.postgresql.base", "orders.brokers.alpaca")
+
+
 @signals.worker_before_create_process.connect
 def _share_memory_with_children(**_: Any) -> None:
+    for name in _PRELOADED:
+        importlib.import_module(name)
     gc.collect()
     gc.freeze()  # objects loaded so far are never touched by the collector, so their pages stay shared after the fork
+
+
+@signals.worker_process_init.connect
+def _connect_before_the_first_task(**_: Any) -> None:
+    from django.db import Error, connection
+
+    try:
+        connection.ensure_connection()
+    except Error as error:
+        log.warning("database_away_at_start error=%s", error)  # the first task connects, or fails and is swept up

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from django.conf import settings
 from kombu import Exchange, Queue
+
+from config.embedded import default_var, require_url
 
 #: Strict order: a worker empties an earlier queue before it looks at a later one.
 LANES = ("emergency", "stop_loss", "take_profit", "entry", "scan", "maintenance")
 
-broker_url = settings.REDIS_URL
+broker_url = require_url("REDIS_URL", var=default_var())
 result_backend = None  # state lives in Postgres; no second write that can block or fail
 task_ignore_result = True
 

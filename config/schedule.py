@@ -5,8 +5,10 @@ from __future__ import annotations
 import logging
 from typing import Any
 
+import psycopg
 from celery.beat import Scheduler
-from django.db import Error, connection
+
+from config.embedded import default_var, require_url
 
 log = logging.getLogger(__name__)
 
@@ -22,7 +24,7 @@ class SoleScheduler(Scheduler):
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        self._holding = False
+        self._session: psycopg.Connection[Any] | None = None
         super().__init__(*args, **kwargs)
 
     def tick(self, *args: Any, **kwargs: Any) -> float:
@@ -31,18 +33,37 @@ class SoleScheduler(Scheduler):
             return RETRY_SECONDS
         return min(super().tick(*args, **kwargs), RETRY_SECONDS)
 
+    def close(self) -> None:
+        """Give the lock up, so that a standby need not wait for the session to be missed."""
+        if self._session is not None:
+            self._session.close()
+        super().close()
+
     def _may_tick(self) -> bool:
         try:
-            with connection.cursor() as cursor:
-                # asked for at each tick: the lock lives as long as the session, and this may be a new one
-                cursor.execute("SELECT pg_try_advisory_lock(%s)", [LOCK_KEY])
-                row = cursor.fetchone()
-        except Error as error:
+            if self._session is not None:
+                self._session.execute("SELECT 1")  # the lock lives exactly as long as this session
+                return True
+            return self._take_lock()
+        except psycopg.Error as error:
             log.warning("beat_lost_database error=%s", error)
-            self._holding = False
-            connection.close()
+            if self._session is not None:
+                self._session.close()
+            self._session = None
             return False
-        held, self._holding = self._holding, bool(row and row[0])
-        if self._holding and not held:
-            log.info("beat_holds_lock")
-        return self._holding
+
+    def _take_lock(self) -> bool:
+        session = psycopg.connect(
+            require_url("DATABASE_URL", var=default_var()),
+            autocommit=True,
+            connect_timeout=3,
+            application_name="beat",
+            options="-c statement_timeout=5000",
+        )
+        row = session.execute("SELECT pg_try_advisory_lock(%s)", [LOCK_KEY]).fetchone()
+        if row is None or not row[0]:
+            session.close()
+            return False
+        self._session = session
+        log.info("beat_holds_lock")
+        return True

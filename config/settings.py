@@ -8,27 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import dj_database_url
-from django.core.exceptions import ImproperlyConfigured
+from django.urls import reverse_lazy
 
-from config.embedded import service_urls
+from config.embedded import default_var, require_url
 from config.secrets import load_secrets
 
 BASE_DIR = Path(__file__).resolve().parent.parent
-VAR = Path(os.environ.get("EXITMGR_VAR", BASE_DIR / "var"))
+VAR = default_var()
 PRODUCTION = os.environ.get("EXITMGR_PRODUCTION") == "1"
 
 _secrets = load_secrets(var=VAR)
-_urls = service_urls(var=VAR) or {}
-
-
-def _service_url(name: str) -> str:
-    url = os.environ.get(name) or _urls.get(name)
-    if not url:
-        raise ImproperlyConfigured(
-            f"{name} is not set and no embedded service was started; run script/up or set {name}"
-        )
-    return url
-
 
 SECRET_KEY = _secrets.secret_key
 EXITMGR_KEYS = _secrets.exitmgr_keys
@@ -40,7 +29,7 @@ ALLOWED_HOSTS = os.environ.get("EXITMGR_ALLOWED_HOSTS", "127.0.0.1,localhost,[::
 CSRF_TRUSTED_ORIGINS = [origin for origin in os.environ.get("EXITMGR_TRUSTED_ORIGINS", "").split(",") if origin]
 
 #: Processes that serve no page and run no command: they load what pages need neither into memory nor at their start.
-PAGELESS = {"stop", "orders", "scan", "maintenance", "beat", "feed", "updates", "flower"}
+PAGELESS = {"stop", "orders", "scan", "maintenance", "feed", "updates"}
 _PAGE_APPS = [
     "unfold",
     "django.contrib.admin",
@@ -98,7 +87,7 @@ _SERVER_LIMITS = (
 )
 DATABASES: dict[str, dict[str, Any]] = {
     "default": {
-        **dj_database_url.parse(_service_url("DATABASE_URL"), conn_max_age=600, conn_health_checks=True),
+        **dj_database_url.parse(require_url("DATABASE_URL", var=VAR), conn_max_age=600, conn_health_checks=True),
         "ATOMIC_REQUESTS": False,
     }
 }
@@ -107,7 +96,7 @@ DATABASES["default"].setdefault("OPTIONS", {}).update(
     application_name=os.environ.get("EXITMGR_PROCESS", "exitmgr"),
     connect_timeout=3,
 )
-REDIS_URL = _service_url("REDIS_URL")
+REDIS_URL = require_url("REDIS_URL", var=VAR)
 
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 AUTH_PASSWORD_VALIDATORS = [
@@ -184,6 +173,71 @@ SPECTACULAR_SETTINGS = {
         "drf_spectacular.hooks.postprocess_schema_enums",
         "config.openapi.add_problems",
     ],
+}
+
+
+def _page(title: str, icon: str, name: str) -> dict[str, Any]:
+    app_label, model = name.split(".")
+    return {
+        "title": title,
+        "icon": icon,
+        "link": reverse_lazy(f"admin:{app_label}_{model}_changelist"),
+        "permission": lambda request: request.user.has_perm(f"{app_label}.view_{model}"),
+    }
+
+
+UNFOLD = {
+    "SITE_TITLE": "exitmgr",
+    "SITE_HEADER": "exitmgr",
+    "SITE_SYMBOL": "exit_to_app",
+    "SITE_URL": None,
+    "SHOW_VIEW_ON_SITE": False,
+    "DASHBOARD_CALLBACK": "exitmgr.dashboard.fill_index",
+    "SIDEBAR": {
+        "show_search": False,
+        "show_all_applications": False,
+        "navigation": [
+            {
+                "title": "Desk",
+                "items": [
+                    {"title": "Overview", "icon": "dashboard", "link": reverse_lazy("admin:index")},
+                    _page("Positions", "account_balance_wallet", "positions.position"),
+                    _page("Orders", "receipt_long", "orders.order"),
+                    _page("Fills", "done_all", "orders.fill"),
+                    _page("Brackets", "vertical_align_center", "exitmgr.bracket"),
+                ],
+            },
+            {
+                "title": "What happened",
+                "items": [
+                    _page("Alerts", "notifications", "alerts.alert"),
+                    _page("Events", "history", "alerts.event"),
+                ],
+            },
+            {
+                "title": "Market data",
+                "collapsible": True,
+                "items": [
+                    _page("Quotes", "show_chart", "positions.quote"),
+                    _page("Bars", "candlestick_chart", "positions.bar"),
+                    _page("Refused prices", "block", "positions.refusedprice"),
+                ],
+            },
+            {
+                "title": "Setup",
+                "collapsible": True,
+                "items": [
+                    _page("Accounts", "account_balance", "positions.account"),
+                    _page("Instruments", "category", "positions.instrument"),
+                    _page("Signs of life", "monitor_heart", "exitmgr.heartbeat"),
+                    _page("Users", "person", "auth.user"),
+                    _page("Roles", "group", "auth.group"),
+                    _page("API tokens", "key", "knox.authtoken"),
+                    {"title": "API", "icon": "api", "link": reverse_lazy("docs")},
+                ],
+            },
+        ],
+    },
 }
 
 LOGGING = {

@@ -1,19 +1,13 @@
-"""The admin site's view of orders and fills, and calling an order off."""
+"""The admin site's view of orders and fills; the room above adds the verbs and registers the orders."""
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import Any, ClassVar
 
-from django.contrib import admin, messages
-from django.core.exceptions import ObjectDoesNotExist
-from django.http import Http404, HttpRequest, HttpResponse
-from django.shortcuts import redirect, render
-from django.urls import reverse
-from unfold.decorators import action, display
-from unfold.enums import ActionVariant
+from django.contrib import admin
+from django.http import HttpRequest
+from unfold.decorators import display
 
-from orders.cancel import NotCancellable, request_cancel
 from orders.models import Fill, Order
 from orders.queries import listed_orders
 from positions.admin import RowAdmin, RowInline, show_value
@@ -33,7 +27,7 @@ class FillInline(RowInline):
 
 
 class OrderAdmin(RowAdmin):
-    """Orders; the room above adds the verbs it knows."""
+    """Orders."""
 
     list_display = (
         "id", "instrument", "side_label", "intent", "reason", "quantity_plain", "filled_quantity_plain",
@@ -44,7 +38,6 @@ class OrderAdmin(RowAdmin):
     ordering: ClassVar[Any] = ("-pk",)
     figures: ClassVar = {"average_fill_price": 8}
     inlines = (FillInline,)
-    actions_detail: ClassVar[Any] = ("cancel",)
     fieldsets: ClassVar[Any] = (
         (
             None,
@@ -93,72 +86,6 @@ class OrderAdmin(RowAdmin):
     def fill_price_plain(self, order: Order) -> str:
         """Return the average price of what filled."""
         return show_value(order.average_fill_price, places=4)
-
-    def has_act_permission(self, request: HttpRequest, _object_id: Any = None) -> bool:
-        """Return whether the user may cancel and retry."""
-        return request.user.has_perm("orders.change_order")
-
-    @action(description="Cancel", icon="cancel", variant=ActionVariant.WARNING, permissions=["act"])
-    def cancel(self, request: HttpRequest, object_id: str) -> HttpResponse:
-        """Call the order off, after a page that asks."""
-        return ask_then(
-            self,
-            request,
-            object_id,
-            title="Cancel order",
-            question="An unsent order ends at once. A working one ends when its broker confirms; "
-            "until then it may still fill.",
-            verb=lambda order_id, now: f"order {order_id} is now {self._cancelled(request, order_id, now)}",
-            refusal=NotCancellable,
-        )
-
-    def _cancelled(self, request: HttpRequest, order_id: int, now: datetime) -> str:
-        actor = request.user.get_username()[:64]
-        return str(request_cancel(order_id=order_id, now=now, actor=actor, why=request.POST.get("note", "")[:500]).state)
-
-
-def ask_then(
-    model_admin: Any,
-    request: HttpRequest,
-    object_id: str,
-    *,
-    title: str,
-    question: str,
-    verb: Any,
-    refusal: type[Exception],
-) -> HttpResponse:
-    """Show a page that asks; on its yes do the verb, and tell what came of it on the order's page."""
-    order = _order_or_404(object_id)
-    back = reverse("admin:orders_order_change", args=[order.pk])
-    if request.method == "POST":
-        try:
-            messages.success(request, verb(order.pk, datetime.now(UTC)))
-        except (refusal, ObjectDoesNotExist) as error:
-            messages.error(request, str(error))
-        return redirect(back)
-    context = {
-        **model_admin.admin_site.each_context(request),
-        "title": title,
-        "opts": model_admin.model._meta,
-        "order": order,
-        "figures": [
-            ("Order", str(order)),
-            ("State", order.state),
-            ("Filled", f"{show_value(order.filled_quantity)} of {show_value(order.quantity)}"),
-            ("Last error", order.last_error or "-"),
-        ],
-        "question": question,
-        "back": back,
-        "media": model_admin.media,
-    }
-    return render(request, "orders/ask.html", context)
-
-
-def _order_or_404(object_id: str) -> Order:
-    found = listed_orders().filter(pk=int(object_id)).first() if object_id.isdecimal() and len(object_id) < 19 else None
-    if found is None:
-        raise Http404(f"there is no order {object_id}")
-    return found
 
 
 @admin.register(Fill)

@@ -3,7 +3,7 @@
 Settings import this package, so it loads neither Django nor a driver.
 """
 
-from config.embedded.addresses import embedded_names, service_urls
+from config.embedded.addresses import UnknownAddress, embedded_names, require_url, service_urls
 from config.embedded.home import (
     MARK,
     ROOT,
@@ -22,12 +22,14 @@ __all__ = [
     "ROOT",
     "EmbeddedError",
     "Services",
+    "UnknownAddress",
     "default_var",
     "discard_home",
     "embedded_names",
     "is_alive",
     "is_running",
     "make_var",
+    "require_url",
     "serve",
     "service_urls",
     "start_services",

@@ -9,6 +9,12 @@ from config.embedded.postgres_server import APP, DATABASE
 from config.ports import LOOPBACK, read_ports
 from config.secrets import load_secrets
 
+
+
+class UnknownAddress(RuntimeError):  # noqa: N818  the name says what happened
+    """Nobody has said where a service is."""
+
+
 VARIABLES = {"postgres": "DATABASE_URL", "redis": "REDIS_URL"}
 
 
@@ -31,3 +37,14 @@ def service_urls(*, var: Path, environ: Mapping[str, str] = os.environ) -> dict[
         else:
             urls["REDIS_URL"] = f"redis://:{quote(secrets.redis_password, safe='')}@{LOOPBACK}:{ports[name]}/0"
     return urls or None
+
+
+def require_url(variable: str, *, var: Path, environ: Mapping[str, str] = os.environ) -> str:
+    """Return DATABASE_URL or REDIS_URL.
+
+    :raises UnknownAddress: it is not set, and no embedded server was ever started for this folder.
+    """
+    urls = service_urls(var=var, environ=environ) or {}
+    if variable not in urls:
+        raise UnknownAddress(f"{variable} is not set and no embedded server was started in {var}; run script/up or set it")
+    return urls[variable]

@@ -83,20 +83,20 @@ def declare_processes(
         _worker("orders", queues=("emergency", "stop_loss", "take_profit", "entry"), children=2),
         _worker("scan", queues=("scan",), children=1),
         _worker("maintenance", queues=("maintenance",), children=1),
-        Process(name="beat", argv=[*_celery("beat"), "--schedule", str(var / "run" / "celerybeat-schedule")]),
+        Process(name="beat", argv=_celery("beat", app="config.bare")),
         Process(name="feed", argv=[python, "manage.py", "feed", "--skip-checks"]),
         Process(name="updates", argv=[python, "manage.py", "order_updates", "--skip-checks"]),
         Process(
             name="flower",
-            argv=[*_celery("flower"), f"--address={LOOPBACK}", f"--port={ports['flower']}", "--read-only"],
+            argv=[*_celery("flower", app="config.bare"), f"--address={LOOPBACK}", f"--port={ports['flower']}", "--read-only"],
             # in the environment, because anyone on the machine may read a command line
             environment={"FLOWER_BASIC_AUTH": f"{FLOWER_USER}:{secrets.flower_password}"},
         ),
     ]
 
 
-def _celery(verb: str) -> list[str]:
-    return [sys.executable, "-m", "celery", "-A", "config", verb]
+def _celery(verb: str, *, app: str = "config") -> list[str]:
+    return [sys.executable, "-m", "celery", "-A", app, verb]
 
 
 def _worker(name: str, *, queues: Sequence[str], children: int) -> Process:

@@ -161,10 +161,10 @@ def test_several_rungs_in_one_interval_sell_in_their_order():
     position = f.hold(plan=LADDER)
     f.push_price("103")
     look()
-    # half, then half of what remains held, then everything unclaimed
-    assert orders_of(position) == [("take_profit_1", D(5)), ("take_profit_2", D(5))]
+    # half, then half of the other half in whole lots, then all the rest
+    assert orders_of(position) == [("take_profit_1", D(5)), ("take_profit_2", D(2)), ("take_profit_3", D(3))]
     assert f.triggers_of(position) == {
-        "stop_loss": "armed", "take_profit_1": "fired", "take_profit_2": "fired", "take_profit_3": "armed",
+        "stop_loss": "armed", "take_profit_1": "fired", "take_profit_2": "fired", "take_profit_3": "fired",
     }  # fmt: skip
     assert f.read_again(position).available == 0
 

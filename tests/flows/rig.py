@@ -99,6 +99,14 @@ class Rig:
         held = {row.position_id for row in self.book.orders() if row.id in order_ids}
         return sum(row.bracket == "active" for row in self.book.positions() if row.id in held)
 
+    def breach(self, symbol: str = "AAPL") -> None:
+        """Push a price beyond every stop, once, and do not wait for anything."""
+        self.simulator.quote(symbol, *STOPPED)
+
+    def slow_broker(self, seconds: float) -> None:
+        """Let every order take this long to be accepted, so that a burst is a while under way."""
+        self.simulator.fault(kind="latency", seconds=str(seconds), match={"method": "POST", "path": "/v2/orders"})
+
     # -- looking
 
     def exits(self, position_ids: Collection[int]) -> list[OrderRow]:
@@ -121,6 +129,17 @@ class Rig:
             return all(states[id_] == "closed" for id_ in position_ids) and self.is_quiet()
 
         eventually(closed, seconds=seconds)
+
+    def await_scanned(self, symbol: str = "AAPL") -> None:
+        """Return once the latest price of a symbol was looked at."""
+
+        def scanned() -> bool:
+            rows = self.book.query(
+                "SELECT i.symbol, q.dirty FROM positions_quote q JOIN positions_instrument i ON i.id = q.instrument_id"
+            )
+            return not next(row["dirty"] for row in rows if row["symbol"] == symbol)
+
+        eventually(scanned, seconds=20)
 
     def is_quiet(self) -> bool:
         """Say whether every order has ended and every end was looked at."""

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.flow
         ("a short at its target", "IBM", "short", "97.97", "97.99", "take_profit_1"),
     ],
 )
-def test_an_entry_fills_is_guarded_and_is_left_where_its_plan_says(rig: Rig, _case, symbol, side, bid, ask, reason):
+def test_an_entry_fills_is_guarded_and_is_left_where_its_plan_says(rig: Rig, _case, symbol, side, bid, ask, reason):  # noqa: PLR0917 - one column each
     (position_id,) = rig.hold(1, symbol, side=side)
     rig.price(symbol, bid, ask)
     rig.await_closed([position_id], seconds=20)
@@ -32,8 +32,9 @@ def test_an_entry_fills_is_guarded_and_is_left_where_its_plan_says(rig: Rig, _ca
 
 def test_a_price_short_of_every_level_leaves_nobody(rig: Rig):
     (position_id,) = rig.hold(1)
-    rig.price("AAPL", "99.02", "99.04")  # its stop is at 99.0099
-    rig.price("AAPL", "101.99", "102.01")  # its target is at 102.0102
+    for bid, ask in (("99.02", "99.04"), ("101.99", "102.01")):  # its levels are 99.0099 and 102.0102
+        rig.price("AAPL", bid, ask)
+        rig.await_scanned("AAPL")
     assert rig.exits([position_id]) == []
     order_id = rig.desk.exit(position_id)
     rig.await_closed([position_id], seconds=20)

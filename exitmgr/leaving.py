@@ -1,0 +1,206 @@
+"""The pages of the admin site that ask before a verb is done: how much to leave, and is it meant."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any, Final
+
+from django import forms
+from django.contrib import messages
+from django.core.exceptions import ObjectDoesNotExist
+from django.http import Http404, HttpRequest, HttpResponse
+from django.shortcuts import redirect, render
+from django.urls import reverse
+from unfold.widgets import UnfoldAdminTextareaWidget, UnfoldAdminTextInputWidget
+
+from exitmgr.exits import ExitRefused, request_exit
+from exitmgr.queries import positions_on_the_desk
+from exitmgr.remarks import remark_on_order
+from exitmgr.rules.types import ExitReason
+from orders.cancel import NotCancellable
+from orders.queries import listed_orders
+from orders.rounding import exit_quantity
+from positions.admin import show_value
+from positions.models import Position
+from positions.pnl import unrealized_pnl
+from positions.states import IllegalMove
+from positions.values import Side
+
+REFUSALS: Final = (ExitRefused, NotCancellable, IllegalMove, ObjectDoesNotExist)
+_LONGEST_ID: Final = 18
+
+
+class LeaveForm(forms.Form):
+    """How much of what remains to leave, and why."""
+
+    percentage = forms.DecimalField(
+        min_value=Decimal("0.0001"),
+        max_value=Decimal(100),
+        max_digits=7,
+        decimal_places=4,
+        initial=Decimal(100),
+        label="Percentage of what remains",
+        widget=UnfoldAdminTextInputWidget(attrs={"inputmode": "decimal", "autocomplete": "off"}),
+    )
+    note = forms.CharField(
+        required=False,
+        max_length=500,
+        label="Why",
+        help_text="Kept in the journal.",
+        widget=UnfoldAdminTextareaWidget(attrs={"rows": 2}),
+    )
+
+
+class EmergencyForm(forms.Form):
+    """Why everything is left at once."""
+
+    note = LeaveForm.base_fields["note"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preview:
+    """What an exit would do if it filled at the present price."""
+
+    quantity: Decimal
+    price: Decimal | None
+    value: Decimal | None
+    pnl: Decimal | None
+
+
+def preview_exit(position: Position, *, percentage: Decimal) -> Preview:
+    """Return what leaving a percentage would sell, at about which price; before fees. `position` carries its worth."""
+    quantity = exit_quantity(
+        fraction_pct=percentage,
+        remaining=position.remaining,
+        available=position.available,
+        lot=position.instrument.lot,
+    )
+    price: Decimal | None = getattr(position, "price", None)
+    if price is None:
+        return Preview(quantity=quantity, price=None, value=None, pnl=None)
+    pnl = unrealized_pnl(
+        side=Side(position.side), quantity=quantity, average_entry=position.average_entry, price=price
+    )
+    return Preview(quantity=quantity, price=price, value=quantity * price, pnl=pnl)
+
+
+def leave_page(model_admin: Any, request: HttpRequest, object_id: str, *, emergency: bool) -> HttpResponse:
+    """Show what leaving would do and ask; on the answer request the exit and tell what came of it."""
+    position = _one(positions_on_the_desk(), object_id)
+    form_class: type[forms.Form] = EmergencyForm if emergency else LeaveForm
+    form = form_class(request.POST or None)
+    if request.method == "POST" and form.is_valid():
+        reason = ExitReason.EMERGENCY if emergency else ExitReason.MANUAL
+        _leave(request, position.pk, reason=reason, **form.cleaned_data)
+        return redirect("admin:positions_position_change", position.pk)
+    percentage = Decimal(100) if emergency else _percentage(request)
+    context = {
+        **_page(model_admin, request, title="Emergency exit" if emergency else "Exit a part"),
+        "position": position,
+        "form": form,
+        "emergency": emergency,
+        "percentage": percentage,
+        "preview": {
+            name: show_value(value, places=4)
+            for name, value in vars(preview_exit(position, percentage=percentage)).items()
+        },
+        "held": _held(position),
+        "verb": "sell" if position.side == Side.LONG else "buy back",
+        "back": reverse("admin:positions_position_change", args=[position.pk]),
+    }
+    return render(request, "exitmgr/leave.html", context)
+
+
+def ask_page(
+    model_admin: Any,
+    request: HttpRequest,
+    object_id: str,
+    *,
+    title: str,
+    question: str,
+    verb: Callable[[int, str, datetime], str],
+) -> HttpResponse:
+    """Ask about an order; on a yes do the verb (order id, note, now) and tell what it says, or why it refused."""
+    order = _one(listed_orders(), object_id)
+    form = EmergencyForm(request.POST or None)
+    if request.method == "POST" and form.is_valid():
+        _tell(request, lambda: verb(order.pk, form.cleaned_data["note"], datetime.now(UTC)))
+        return redirect("admin:orders_order_change", order.pk)
+    context = {
+        **_page(model_admin, request, title=title),
+        "figures": [
+            ("Order", str(order)),
+            ("State", str(order.state)),
+            ("Filled", f"{show_value(order.filled_quantity)} of {show_value(order.quantity)}"),
+            ("Last error", order.last_error or "-"),
+        ],
+        "form": form,
+        "question": question,
+        "back": reverse("admin:orders_order_change", args=[order.pk]),
+    }
+    return render(request, "exitmgr/ask.html", context)
+
+
+def actor_of(request: HttpRequest) -> str:
+    """Return who acts, as events name them."""
+    return str(request.user.get_username())[:64]
+
+
+def _leave(request: HttpRequest, position_id: int, *, reason: ExitReason, note: str, **how: Any) -> None:
+    now = datetime.now(UTC)
+
+    def verb() -> str:
+        order = request_exit(position_id=position_id, now=now, actor=actor_of(request), reason=reason, **how)
+        remark_on_order(order, note=note, now=now, actor=actor_of(request))
+        return f"Order {order.pk} is on its way: {order.side} {show_value(order.quantity)} {order.instrument} at market."
+
+    _tell(request, verb)
+
+
+def _tell(request: HttpRequest, verb: Callable[[], str]) -> None:
+    try:
+        messages.success(request, verb())
+    except REFUSALS as error:
+        messages.error(request, f"Nothing was done: {error}")
+
+
+def _percentage(request: HttpRequest) -> Decimal:
+    """Return the percentage to preview: what was typed so far, else everything."""
+    form = LeaveForm({"percentage": request.POST.get("percentage") or request.GET.get("percentage", "100")})
+    return form.cleaned_data["percentage"] if form.is_valid() else Decimal(100)
+
+
+def _held(position: Position) -> Sequence[tuple[str, str]]:
+    return [
+        ("Held", f"{Side(position.side).word} {show_value(position.remaining)} {position.instrument}"),
+        ("Bound by other exits", show_value(position.reserved)),
+        ("Average entry", show_value(position.average_entry, places=4)),
+        ("Price now", show_value(getattr(position, "price", None))),
+        ("Unrealised", show_value(getattr(position, "unrealized_pnl", None), places=2)),
+        ("Stop", show_value(getattr(position, "stop_price", None))),
+    ]
+
+
+def _one(rows: Any, object_id: str) -> Any:
+    found = rows.filter(pk=int(object_id)).first() if _is_id(object_id) else None
+    if found is None:
+        raise Http404("there is no such row")
+    return found
+
+
+def _is_id(text: str) -> bool:
+    return text.isascii() and text.isdecimal() and len(text) <= _LONGEST_ID
+
+
+def _page(model_admin: Any, request: HttpRequest, *, title: str) -> dict[str, Any]:
+    return {
+        **model_admin.admin_site.each_context(request),
+        "title": title,
+        "opts": model_admin.model._meta,
+        "media": model_admin.media,
+    }
+
+

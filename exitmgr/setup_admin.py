@@ -1,0 +1,176 @@
+"""The admin site's pages for what people set up: accounts, instruments, users, roles and tokens."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any, ClassVar
+
+from django import forms
+from django.contrib import admin
+from django.contrib.auth.admin import GroupAdmin as DjangoGroupAdmin
+from django.contrib.auth.admin import UserAdmin as DjangoUserAdmin
+from django.contrib.auth.models import Group, User
+from django.http import HttpRequest
+from knox.models import AuthToken
+from unfold.admin import ModelAdmin
+from unfold.decorators import display
+from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationForm
+from unfold.widgets import UnfoldAdminPasswordWidget, UnfoldAdminURLInputWidget
+
+from exitmgr.leaving import actor_of
+from exitmgr.reference_data import add_instrument, change_account, change_instrument
+from positions.admin import PlainColumns, RowAdmin
+from positions.models import Account, Instrument
+
+_STATE_LABELS = {"active": "success", "reduce_only": "warning", "halted": "danger"}
+
+
+class AccountForm(forms.ModelForm):
+    """Limits and switches, and a way to replace credentials that never shows them."""
+
+    base_url = forms.URLField(
+        required=False,
+        max_length=200,
+        assume_scheme="https",
+        help_text="Where the broker answers; its default when empty.",
+        widget=UnfoldAdminURLInputWidget,
+    )
+    key = forms.CharField(
+        required=False,
+        max_length=200,
+        label="New API key",
+        help_text="Leave both empty to keep the credentials; stored encrypted, never shown.",
+        widget=UnfoldAdminPasswordWidget(attrs={"autocomplete": "off"}),
+    )
+    secret = forms.CharField(
+        required=False,
+        max_length=200,
+        label="New API secret",
+        widget=UnfoldAdminPasswordWidget(attrs={"autocomplete": "off"}),
+    )
+
+    class Meta:
+        model = Account
+        fields = ("base_url", "trading_state", "max_order_notional", "max_open_positions")
+
+    def clean(self) -> dict[str, Any]:
+        """Refuse half a pair of credentials."""
+        given: dict[str, Any] = super().clean() or {}
+        if bool(given.get("key")) != bool(given.get("secret")):
+            raise forms.ValidationError("Give both the new key and the new secret, or neither.")
+        return given
+
+
+@admin.register(Account)
+class AccountAdmin(PlainColumns, ModelAdmin):
+    """Accounts: limits, trading state, credentials to be replaced."""
+
+    form = AccountForm
+    list_display = (
+        "name", "broker", "state_label", "max_order_notional_plain", "max_open_positions", "base_url", "updated_at_plain"
+    )  # fmt: skip
+    list_filter = ("broker", "trading_state")
+    search_fields = ("name",)
+    ordering: ClassVar[Any] = ("name",)
+    readonly_fields = ("name", "broker", "created_at_plain", "updated_at_plain")
+    fieldsets: ClassVar[Any] = (
+        (None, {"fields": (("name", "broker"), "base_url", ("created_at_plain", "updated_at_plain"))}),
+        ("Limits", {"fields": ("trading_state", ("max_order_notional", "max_open_positions"))}),
+        ("Credentials", {"fields": (("key", "secret"),)}),
+    )
+
+    def get_queryset(self, request: HttpRequest) -> Any:
+        """Return accounts without their credentials."""
+        return Account.objects.defer("credentials")
+
+    def get_fieldsets(self, request: HttpRequest, obj: Account | None = None) -> Any:
+        """Return the sections; the fields for credentials only for who may replace them."""
+        sections = super().get_fieldsets(request, obj)
+        return sections if self.has_change_permission(request, obj) else sections[:-1]
+
+    def has_add_permission(self, _request: HttpRequest) -> bool:
+        """Refuse: an account is added where its broker is wired."""
+        return False
+
+    def has_delete_permission(self, _request: HttpRequest, _obj: Any = None) -> bool:
+        """Refuse: positions and orders refer to it."""
+        return False
+
+    @display(description="trading", ordering="trading_state", label=_STATE_LABELS)
+    def state_label(self, account: Account) -> str:
+        """Return the trading state."""
+        return str(account.trading_state)
+
+    def save_model(self, request: HttpRequest, obj: Account, form: Any, change: bool) -> None:
+        """Hand what was changed to the verb that journals it."""
+        given = form.cleaned_data
+        values = {name: given[name] for name in form.changed_data if name in AccountForm.Meta.fields}
+        if given.get("key"):
+            values["credentials"] = {"key": given["key"], "secret": given["secret"]}
+        change_account(account_id=obj.pk, values=values, now=datetime.now(UTC), actor=actor_of(request))
+
+
+@admin.register(Instrument)
+class InstrumentAdmin(PlainColumns, ModelAdmin):
+    """Instruments and the increments they trade in."""
+
+    list_display = (
+        "symbol", "asset_class", "tick_plain", "lot_plain", "min_notional_plain", "dust_plain", "collar_pct_plain",
+        "calendar", "shortable", "tradable",
+    )  # fmt: skip
+    list_filter = ("asset_class", "tradable", "shortable", "calendar")
+    search_fields = ("symbol",)
+    ordering: ClassVar[Any] = ("symbol",)
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Instrument | None = None) -> Any:
+        """Return the symbol once it exists: positions know it by that name."""
+        return ("symbol",) if obj else ()
+
+    def has_delete_permission(self, _request: HttpRequest, _obj: Any = None) -> bool:
+        """Refuse: positions and orders refer to it."""
+        return False
+
+    def save_model(self, request: HttpRequest, obj: Instrument, form: Any, change: bool) -> None:
+        """Hand what was given to the verb that journals it."""
+        now, actor = datetime.now(UTC), actor_of(request)
+        if change:
+            values = {name: form.cleaned_data[name] for name in form.changed_data}
+            change_instrument(instrument_id=obj.pk, values=values, now=now, actor=actor)
+        else:
+            obj.pk = add_instrument(values=form.cleaned_data, now=now, actor=actor).pk
+
+
+admin.site.unregister(User)
+admin.site.unregister(Group)
+admin.site.unregister(AuthToken)
+
+
+@admin.register(User)
+class UserAdmin(DjangoUserAdmin, ModelAdmin):
+    """People."""
+
+    form = UserChangeForm
+    add_form = UserCreationForm
+    change_password_form = AdminPasswordChangeForm
+
+
+@admin.register(Group)
+class GroupAdmin(DjangoGroupAdmin, ModelAdmin):
+    """Roles."""
+
+
+@admin.register(AuthToken)
+class TokenAdmin(RowAdmin):
+    """Tokens of the API: whose, until when; deleting one revokes it. The command line makes them."""
+
+    list_display = ("token_key", "user", "created_plain", "expiry_plain")
+    list_select_related = ("user",)
+    search_fields = ("token_key", "user__username")
+    ordering: ClassVar[Any] = ("-created",)
+    fields = ("token_key", "user", "created", "expiry")
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """Return whether the user may revoke tokens."""
+        return bool(request.user.has_perm("knox.delete_authtoken"))  # type: ignore[union-attr]
+
+

@@ -1,0 +1,138 @@
+"""Parts that stay away, freeze, or lose their supervisor: stops go out without them, and are done once."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+
+import psutil
+import pytest
+
+from tests.flows.rig import Rig, eventually
+
+pytestmark = pytest.mark.flow
+
+#: The watch waits for three missed beats and looks each second; the rest is room for a busy machine.
+STAND_IN_SECONDS = 20.0
+
+
+@pytest.fixture
+def stopped(rig: Rig) -> Iterator[list[str]]:
+    """Names of processes the test has stopped; they are started again after it."""
+    names: list[str] = []
+    yield names
+    for name in names:
+        rig.stack.start_process(name)
+
+
+def senders(rig: Rig, position_ids: list[int]) -> set[str]:
+    return {row.claimed_by.partition("@")[0] for row in rig.exits(position_ids)}
+
+
+def test_without_beat_and_scans_the_stop_worker_stands_in_and_says_so(rig: Rig, stopped: list[str]):
+    held = rig.hold(3)
+    for name in ("beat", "scan"):
+        rig.stack.stop_process(name)
+        stopped.append(name)
+    silent_since = time.monotonic()
+    eventually(lambda: len(rig.alerts("scan_silent")) == 1, seconds=STAND_IN_SECONDS)
+    assert time.monotonic() - silent_since < STAND_IN_SECONDS
+    (alert,) = rig.alerts("scan_silent")
+    assert (alert["severity"], alert["requires_action"], alert["resolved_at"]) == ("critical", True, None)
+
+    rig.breach()
+    rig.await_closed(held, seconds=STAND_IN_SECONDS)
+    rig.assert_left_once(held)
+
+    while stopped:
+        rig.stack.start_process(stopped.pop())
+    eventually(lambda: rig.alerts("scan_silent")[0]["resolved_at"] is not None, seconds=30)
+
+
+def test_without_redis_stops_go_out_from_the_database(rig: Rig, stopped: list[str]):
+    held = rig.hold(3)
+    rig.stack.stop_process("redis")
+    stopped.append("redis")
+    down_since = time.monotonic()
+    rig.breach()
+    rig.await_closed(held, seconds=STAND_IN_SECONDS)
+    rig.assert_left_once(held)
+    assert senders(rig, held) == {"watch of stop"}
+    while time.monotonic() - down_since < 10:  # an outage that outlasts every reconnect within a worker's first tries
+        time.sleep(0.1)
+
+    rig.stack.start_process(stopped.pop())
+    again = rig.hold(3)
+    rig.breach()
+    rig.await_closed(again, seconds=60)
+    rig.assert_left_once(again)
+
+
+def test_a_worker_that_freezes_with_an_order_in_flight_neither_loses_nor_doubles_it(rig: Rig):
+    held = rig.hold(1)
+    rig.slow_broker(1.5)
+    rig.breach()
+    eventually(lambda: [row.state for row in rig.exits(held)] == ["submitting"], seconds=20, poll=0.005)
+    (order,) = rig.exits(held)
+    holder = order.claimed_by.partition("@")[0]
+    group = os.getpgid(next(row["pid"] for row in rig.stack.status() if row["name"] == holder))
+    os.killpg(group, signal.SIGSTOP)
+    try:
+        rig.await_closed(held)  # by the stream at once, or by another worker once the lease has run out
+    finally:
+        os.killpg(group, signal.SIGCONT)
+    eventually(lambda: all(p.status() != psutil.STATUS_STOPPED for p in members(group)), seconds=10)
+    again = rig.hold(1)
+    rig.breach()
+    rig.await_closed(again)
+    rig.assert_left_once(held)
+    rig.assert_left_once(again)
+
+
+def test_a_worker_that_freezes_before_the_broker_heard_of_the_order_is_overtaken(rig: Rig):
+    held = rig.hold(1)
+    rig.simulator.fault(
+        kind="latency", seconds="5", count=1, match={"method": "POST", "path": "/v2/orders", "symbol": "AAPL"}
+    )
+    rig.simulator.fault(
+        kind="drop_before_accept", count=1, match={"method": "POST", "path": "/v2/orders", "symbol": "AAPL"}
+    )
+    rig.breach()
+    eventually(lambda: [row.state for row in rig.exits(held)] == ["submitting"], seconds=20, poll=0.005)
+    (order,) = rig.exits(held)
+    holder = order.claimed_by.partition("@")[0]
+    group = os.getpgid(next(row["pid"] for row in rig.stack.status() if row["name"] == holder))
+    os.killpg(group, signal.SIGSTOP)
+    try:
+        rig.await_closed(held)
+    finally:
+        os.killpg(group, signal.SIGCONT)
+    rig.assert_left_once(held)
+    assert rig.exits(held)[0].epoch == 2
+    assert not rig.exits(held)[0].claimed_by.startswith(f"{holder}@")
+
+
+def members(group: int) -> list[psutil.Process]:
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if os.getpgid(process.pid) == group:
+                found.append(process)
+        except (ProcessLookupError, psutil.Error):
+            continue
+    return found
+
+
+def test_a_supervisor_killed_in_a_burst_is_followed_by_a_start_that_finishes_it(rig: Rig):
+    held = rig.hold(60)
+    rig.slow_broker(0.25)
+    rig.breach()
+    rig.await_exits_under_way(held)
+    supervisor = next(row["pid"] for row in rig.stack.status() if row["name"] == "supervisor")
+    os.kill(supervisor, signal.SIGKILL)
+    eventually(lambda: not rig.stack.is_up(), seconds=20)
+    rig.start()
+    rig.await_closed(held)
+    rig.assert_left_once(held)
