@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from decimal import InvalidOperation
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +25,7 @@ class Pages(CursorPagination):
     page_size_query_param = "limit"
     max_page_size = 500
     ordering = "-pk"
-    offset_cutoff = None  # many rows may share one time; a capped offset would repeat a page for ever
+    offset_cutoff = 1_000_000  # many rows may share one time; an offset cut short would repeat a page for ever
 
     def get_page_size(self, request: Request) -> int:
         """Return the wanted number of rows.
@@ -41,7 +41,7 @@ class Pages(CursorPagination):
             )
         return int(given)
 
-    def paginate_queryset(self, queryset: QuerySet[Any], request: Request, view: APIView | None = None) -> Any:
+    def paginate_queryset(self, queryset: Any, request: Request, view: APIView | None = None) -> Any:
         """Return one page.
 
         :raises NotFound: the cursor is not one of ours.
@@ -80,17 +80,19 @@ class KnownOrdering(OrderingFilter):
         return (*ordering, "-pk" if ordering[0].startswith("-") else "pk")
 
     def remove_invalid_fields(
-        self, queryset: QuerySet[Any], fields: Sequence[str], view: APIView, request: Request
+        self, queryset: QuerySet[Any], fields: Iterable[str], view: APIView, request: Request
     ) -> list[str]:
         """Return the field as it was given.
 
         :raises ValidationError: it is not offered, or there are several.
         """
-        offered = _offered(view)
-        if len(fields) != 1 or fields[0].removeprefix("-") not in offered:
-            wanted = f"must be one of {', '.join(offered)}, with - in front for descending" if offered else "is not offered"
-            raise ValidationError({"ordering": f"{wanted}; got {','.join(fields)[:80]!r}"})
-        return list(fields)
+        offered, given = _offered(view), list(fields)
+        if len(given) != 1 or given[0].removeprefix("-") not in offered:
+            wanted = (
+                f"must be one of {', '.join(offered)}, with - in front for descending" if offered else "is not offered"
+            )
+            raise ValidationError({"ordering": f"{wanted}; got {','.join(given)[:80]!r}"})
+        return given
 
     def get_schema_operation_parameters(self, view: APIView) -> list[dict[str, Any]]:
         """Return the parameter with the words it takes."""

@@ -44,7 +44,7 @@ _PROBLEM = {
 }
 
 
-class TokenScheme(OpenApiAuthenticationExtension):
+class TokenScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]  # it registers itself
     """Our tokens in the Authorization header."""
 
     target_class = "config.authentication.TokenAuthentication"

@@ -1,4 +1,4 @@
-"""Reads JSON bodies exactly: numbers become Decimals, and whatever two readers could understand differently is refused."""
+"""Reads JSON bodies exactly: numbers become Decimals, and what two readers could understand differently is refused."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import IO, Any, Final
 
 from django.conf import settings
 from rest_framework.exceptions import APIException, ParseError
-from rest_framework.parsers import JSONParser, get_encoding
+from rest_framework.parsers import JSONParser
 
 _SURROGATE: Final = re.compile(r"\\u[dD][89a-fA-F]")
 
@@ -38,10 +38,8 @@ class ExactJSONParser(JSONParser):
         if len(raw) > limit:
             raise BodyTooLarge(f"the body may have at most {limit} bytes")
         try:
-            text = raw.decode(get_encoding(parser_context or {}))
-            value = json.loads(
-                text, parse_float=_decimal, parse_constant=_refuse_constant, object_pairs_hook=_object
-            )
+            text = raw.decode()  # JSON is UTF-8, whatever the header says
+            value = json.loads(text, parse_float=_decimal, parse_constant=_refuse_constant, object_pairs_hook=_object)
             if _SURROGATE.search(text):
                 _require_whole_characters(value)
         except RecursionError:

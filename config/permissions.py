@@ -10,11 +10,18 @@ from rest_framework.request import Request
 if TYPE_CHECKING:  # REST framework reads these classes while it imports its views
     from rest_framework.views import APIView
 
-_BY_METHOD: Final = {"GET": "view", "HEAD": "view", "POST": "add", "PUT": "change", "PATCH": "change", "DELETE": "delete"}
+_BY_METHOD: Final = {
+    "GET": "view",
+    "HEAD": "view",
+    "POST": "add",
+    "PUT": "change",
+    "PATCH": "change",
+    "DELETE": "delete",
+}
 
 
 class ModelPermissions(BasePermission):
-    """Reading needs the view permission, writing the add or change one; `needs` of a view names exceptions by action."""
+    """Reading needs the view permission, writing the add or change one; a view's `needs` names exceptions by action."""
 
     def has_permission(self, request: Request, view: APIView) -> bool:
         """Return whether the user holds the permission that this method or action asks for."""

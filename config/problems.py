@@ -69,9 +69,7 @@ def answer(error: Exception, context: Mapping[str, Any]) -> Response:
     problem = describe(error)
     if problem.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         log.error("request_failed path=%s status=%s", _path(context), problem.status, exc_info=error)
-    return Response(
-        problem.body(), status=problem.status, headers=dict(problem.headers), content_type=CONTENT_TYPE
-    )
+    return Response(problem.body(), status=problem.status, headers=dict(problem.headers), content_type=CONTENT_TYPE)
 
 
 def describe(error: Exception) -> Problem:

@@ -24,9 +24,7 @@ class Secrets:
     """Every secret of one installation; the upper-case field names are also the environment's names."""
 
     secret_key: str  #: signs sessions and tokens
-    exitmgr_keys: tuple[
-        str, ...
-    ]  #: encrypt broker credentials; urlsafe base64 of 32 bytes; the first encrypts
+    exitmgr_keys: tuple[str, ...]  #: encrypt broker credentials; urlsafe base64 of 32 bytes; the first encrypts
     postgres_owner_password: str  #: superuser of the embedded Postgres, used only to provision
     postgres_app_password: str  #: the plain role the programs connect with
     redis_password: str
@@ -83,9 +81,7 @@ def _stored(var: Path) -> dict[str, str]:
     try:
         var.mkdir(mode=0o711, parents=True, exist_ok=True)
         with os.fdopen(os.open(var / ".secrets.lock", os.O_CREAT | os.O_RDWR, 0o600), "w") as lock:
-            fcntl.flock(
-                lock, fcntl.LOCK_EX
-            )  # several processes may start at once; one of them makes the file
+            fcntl.flock(lock, fcntl.LOCK_EX)  # several processes may start at once; one of them makes the file
             values = _read(path)
             values = {name: values.get(name) or make() for name, make in _MAKERS.items()}
             _write(path, values)
@@ -130,6 +126,4 @@ def _check_keys(keys: tuple[str, ...]) -> None:
         if size != 32:
             raise SecretsError(f"EXITMGR_KEYS: key {position} is not urlsafe base64 of 32 bytes")
     if not keys:
-        raise SecretsError(
-            "EXITMGR_KEYS is empty; give at least one key, or unset it to use var/secrets.json"
-        )
+        raise SecretsError("EXITMGR_KEYS is empty; give at least one key, or unset it to use var/secrets.json")

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import dj_database_url
-from django.urls import reverse_lazy
 
 from config.embedded import default_var, require_url
 from config.secrets import load_secrets
+from config.sidebar import NAVIGATION
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 VAR = default_var()
@@ -158,6 +158,7 @@ SPECTACULAR_SETTINGS = {
     "OAS_VERSION": "3.1.0",
     "SCHEMA_PATH_PREFIX": "/api/v1/",
     "SERVE_INCLUDE_SCHEMA": False,
+    "SORT_OPERATIONS": False,
     "SWAGGER_UI_DIST": "SIDECAR",
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
     "SWAGGER_UI_SETTINGS": {"deepLinking": True, "displayRequestDuration": True, "filter": True},
@@ -175,68 +176,19 @@ SPECTACULAR_SETTINGS = {
     ],
 }
 
-
-def _page(title: str, icon: str, name: str) -> dict[str, Any]:
-    app_label, model = name.split(".")
-    return {
-        "title": title,
-        "icon": icon,
-        "link": reverse_lazy(f"admin:{app_label}_{model}_changelist"),
-        "permission": lambda request: request.user.has_perm(f"{app_label}.view_{model}"),
-    }
-
-
+LOGIN_REDIRECT_URL = "admin:index"
 UNFOLD = {
     "SITE_TITLE": "exitmgr",
     "SITE_HEADER": "exitmgr",
     "SITE_SYMBOL": "exit_to_app",
     "SITE_URL": None,
     "SHOW_VIEW_ON_SITE": False,
+    "SHOW_HISTORY": False,  # the journal tells it, whoever acted
     "DASHBOARD_CALLBACK": "exitmgr.dashboard.fill_index",
     "SIDEBAR": {
         "show_search": False,
         "show_all_applications": False,
-        "navigation": [
-            {
-                "title": "Desk",
-                "items": [
-                    {"title": "Overview", "icon": "dashboard", "link": reverse_lazy("admin:index")},
-                    _page("Positions", "account_balance_wallet", "positions.position"),
-                    _page("Orders", "receipt_long", "orders.order"),
-                    _page("Fills", "done_all", "orders.fill"),
-                    _page("Brackets", "vertical_align_center", "exitmgr.bracket"),
-                ],
-            },
-            {
-                "title": "What happened",
-                "items": [
-                    _page("Alerts", "notifications", "alerts.alert"),
-                    _page("Events", "history", "alerts.event"),
-                ],
-            },
-            {
-                "title": "Market data",
-                "collapsible": True,
-                "items": [
-                    _page("Quotes", "show_chart", "positions.quote"),
-                    _page("Bars", "candlestick_chart", "positions.bar"),
-                    _page("Refused prices", "block", "positions.refusedprice"),
-                ],
-            },
-            {
-                "title": "Setup",
-                "collapsible": True,
-                "items": [
-                    _page("Accounts", "account_balance", "positions.account"),
-                    _page("Instruments", "category", "positions.instrument"),
-                    _page("Signs of life", "monitor_heart", "exitmgr.heartbeat"),
-                    _page("Users", "person", "auth.user"),
-                    _page("Roles", "group", "auth.group"),
-                    _page("API tokens", "key", "knox.authtoken"),
-                    {"title": "API", "icon": "api", "link": reverse_lazy("docs")},
-                ],
-            },
-        ],
+        "navigation": NAVIGATION,
     },
 }
 

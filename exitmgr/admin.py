@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
+from decimal import Decimal
 from typing import Any, ClassVar
 
 from django.contrib import admin
@@ -54,6 +56,11 @@ class TriggerInline(RowInline):
     )  # fmt: skip
     ordering = ("urgency", "rung", "pk")
     show_change_link = False
+    hide_title = True
+
+
+def _prices(given: Sequence[str] | None) -> str:
+    return ", ".join(show_value(Decimal(price), places=4) for price in given or ()) or "-"
 
 
 @admin.register(Position)
@@ -61,16 +68,17 @@ class PositionAdmin(RowAdmin):
     """What is held, and the two ways out."""
 
     list_display = (
-        "id", "instrument", "side_label", "status_label", "remaining_plain", "average_entry_plain", "price_plain",
-        "unrealized", "stop_price_plain", "targets", "account", "opened_at_plain", "ways_out",
+        "id", "instrument", "side_label", "status_label", "ways_out", "remaining_plain", "average_entry_plain",
+        "price_plain", "unrealized", "stop_price_plain", "targets",
     )  # fmt: skip
     list_filter = ("status", "side", "account", "strategy")
     search_fields = ("=id", "instrument__symbol", "strategy")
     ordering: ClassVar[Any] = ("-pk",)
     figures: ClassVar = {
-        "remaining": None, "available": None, "average_entry": 4, "price": None, "priced_at": None, "stop_price": None,
+        "remaining": None, "available": None, "average_entry": 4, "price": None, "priced_at": None, "stop_price": 4,
         "unrealized_pnl": 2, "unrealized_pct": 2, "evaluated_at": None, "highest": 4, "lowest": 4,
     }  # fmt: skip
+    list_fullwidth = True
     inlines = (TriggerInline, OrderInline)
     actions_detail: ClassVar[Any] = ("exit_part", "emergency_exit")
     change_form_after_template = "exitmgr/timeline.html"
@@ -117,7 +125,7 @@ class PositionAdmin(RowAdmin):
         columns = super().get_list_display(request)
         return columns if self.has_act_permission(request) else [name for name in columns if name != "ways_out"]
 
-    @display(description="side", ordering="side", label={"long": "success", "short": "danger"})
+    @display(description="side", ordering="side", label={"long": "info", "short": "primary"})
     def side_label(self, position: Position) -> str:
         """Return long or short."""
         return Side(position.side).word
@@ -132,14 +140,16 @@ class PositionAdmin(RowAdmin):
         """Return the unrealised P&L, coloured by its sign."""
         if position.unrealized_pnl is None or position.status == PositionStatus.CLOSED:
             return "-"
-        colour = "text-green-700 dark:text-green-400" if position.unrealized_pnl >= 0 else "text-red-700 dark:text-red-400"
+        colour = (
+            "text-green-700 dark:text-green-400" if position.unrealized_pnl >= 0 else "text-red-700 dark:text-red-400"
+        )
         amount, percent = show_value(position.unrealized_pnl, places=2), show_value(position.unrealized_pct, places=2)
         return format_html('<span class="{} whitespace-nowrap">{} ({} %)</span>', colour, amount, percent)
 
     @display(description="targets")
     def targets(self, position: Any) -> str:
         """Return the prices of the rungs."""
-        return ", ".join(position.target_prices or []) or "-"
+        return _prices(position.target_prices)
 
     @display(description="")
     def ways_out(self, position: Position) -> str:
@@ -147,8 +157,9 @@ class PositionAdmin(RowAdmin):
         if position.status == PositionStatus.CLOSED:
             return ""
         return format_html(
+            '<span class="whitespace-nowrap">'
             '<a href="{}" class="{} border-base-200 dark:border-base-700">Exit…</a> '
-            '<a href="{}" class="{} border-red-600 text-red-700 dark:text-red-400">Emergency</a>',
+            '<a href="{}" class="{} border-red-600 text-red-700 dark:text-red-400">Emergency</a></span>',
             reverse("admin:positions_position_exit_part", args=[position.pk]),
             _BUTTON,
             reverse("admin:positions_position_emergency_exit", args=[position.pk]),
@@ -157,7 +168,7 @@ class PositionAdmin(RowAdmin):
 
     def has_act_permission(self, request: HttpRequest, object_id: Any = None) -> bool:
         """Return whether the user may leave positions; a closed one offers nothing to leave."""
-        if not request.user.has_perm("positions.change_position"):  # type: ignore[union-attr]
+        if not request.user.has_perm("positions.change_position"):
             return False
         return object_id is None or not Position.objects.filter(pk=object_id, status=PositionStatus.CLOSED).exists()
 
@@ -223,7 +234,7 @@ class OrderDesk(OrderAdmin):
 
 
 def _may_act(request: HttpRequest) -> bool:
-    return bool(request.user.has_perm("orders.change_order"))  # type: ignore[union-attr]
+    return bool(request.user.has_perm("orders.change_order"))
 
 
 def _order(order_id: Any, **condition: Any) -> bool:
@@ -260,7 +271,7 @@ class BracketAdmin(RowAdmin):
     @display(description="targets")
     def targets(self, bracket: Bracket) -> str:
         """Return the prices of the rungs."""
-        return ", ".join(bracket.target_prices) or "-"
+        return _prices(bracket.target_prices)
 
 
 @admin.register(Heartbeat)

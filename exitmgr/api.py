@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, ClassVar
 
@@ -51,7 +52,7 @@ class PositionViews(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.G
     filterset_class = PositionFilter
     ordering_fields = ("opened_at", "id")
     lookup_value_regex = r"\d{1,18}"
-    needs: ClassVar = {
+    needs: ClassVar[Mapping[str, str]] = {
         "exit": "positions.change_position",
         "emergency_exit": "positions.change_position",
         "events": "alerts.view_event",
@@ -106,9 +107,7 @@ class PositionViews(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.G
         responses={201: OrderDetailSerializer},
         examples=[OpenApiExample("With a note", value={"note": "exchange halts in a minute"}, request_only=True)],
     )
-    @action(
-        detail=True, methods=["post"], url_path="emergency-exit", filter_backends=(), pagination_class=None
-    )
+    @action(detail=True, methods=["post"], url_path="emergency-exit", filter_backends=(), pagination_class=None)
     def emergency_exit(self, request: Request, pk: str) -> Response:
         """Leave everything that no other exit has claimed, ahead of every other order, also in a halted account."""
         given = validated(NoteSerializer, request)
@@ -122,7 +121,8 @@ class PositionViews(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.G
             raise Position.DoesNotExist(f"there is no position {pk}")
         assert self.paginator is not None  # noqa: S101 - set by the installation
         self.paginator.ordering = "pk"  # type: ignore[attr-defined]
-        page = self.paginate_queryset(timeline(int(pk)))
+        history: Any = timeline(int(pk))
+        page: Any = self.paginate_queryset(history)
         return self.get_paginated_response(EventSerializer(page, many=True).data)
 
 
@@ -140,7 +140,7 @@ def _created(order: Order) -> Response:
 class OrderDoors(OrderViews):
     """Orders, the latest first, and the ways to make one."""
 
-    needs: ClassVar = {**OrderViews.needs, "retry": "orders.change_order"}
+    needs: ClassVar[Mapping[str, str]] = {**OrderViews.needs, "retry": "orders.change_order"}
 
     @extend_schema(
         request=EntrySerializer,

@@ -19,6 +19,7 @@ from exitmgr.rules.types import LevelTrigger, TriggerKind, urgency_of
 from exitmgr.states import BRACKET_MOVES, BracketEvent, BracketStatus, TriggerStatus, next_bracket_status
 from orders.models import Order
 from positions.doorbells import ring
+from positions.fields import plain
 from positions.models import Position, Quote
 from positions.rows import write_back
 from positions.values import Side
@@ -80,11 +81,11 @@ def arm(bracket: Bracket, *, position: Position, now: datetime) -> None:
 
 
 def _note_prices(bracket: Bracket, levels: Sequence[LevelTrigger], *, entry_price: Decimal) -> None:
-    stops = [level.level for level in levels if level.rung == 0]
-    targets = [level.level for level in levels if level.rung > 0]
+    stops = [plain(level.level) for level in levels if level.rung == 0]
+    targets = [plain(level.level) for level in levels if level.rung > 0]
     bracket.entry_price = entry_price
     bracket.stop_price = stops[0] if stops else None
-    bracket.target_prices = [str(target) for target in targets]
+    bracket.target_prices = [f"{target:f}" for target in targets]
     if stops and targets and stops[0] != entry_price:
         bracket.ratio = abs(targets[0] - entry_price) / abs(entry_price - stops[0])
 
@@ -167,7 +168,9 @@ def complete_brackets(*, position_ids: Collection[int], now: datetime) -> int:
         if event is BracketEvent.POSITION_CLOSED and after is not status
     ]
     brackets = list(
-        Bracket.objects.filter(position_id__in=position_ids, status__in=ending).select_related("position").order_by("pk")
+        Bracket.objects.filter(position_id__in=position_ids, status__in=ending)
+        .select_related("position")
+        .order_by("pk")
     )
     if not brackets:
         return 0

@@ -14,8 +14,10 @@ from exitmgr.queries import positions_on_the_desk
 from exitmgr.watch import HEARTBEAT
 from orders.models import Order
 from orders.states import LIVE
+from positions.admin import show_value
 from positions.models import Position
 from positions.states import PositionStatus
+from positions.values import Side
 
 _ROWS: Final = 15
 
@@ -27,7 +29,7 @@ def fill_index(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
     """
     user = request.user
     cards: list[dict[str, Any]] = []
-    if user.has_perm("positions.view_position"):  # type: ignore[union-attr]
+    if user.has_perm("positions.view_position"):
         held = Position.objects.exclude(status=PositionStatus.CLOSED)
         leaving = held.filter(status=PositionStatus.EXIT_PENDING)
         address = reverse("admin:positions_position_changelist")
@@ -35,16 +37,34 @@ def fill_index(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
             {"name": "Open positions", "value": held.count(), "href": address},
             {"name": "Being left", "value": leaving.count(), "href": f"{address}?status__exact=exit_pending"},
         ]
-        context["positions"] = positions_on_the_desk().exclude(status=PositionStatus.CLOSED).order_by("-pk")[:_ROWS]
-    if user.has_perm("orders.view_order"):  # type: ignore[union-attr]
+        latest = positions_on_the_desk().exclude(status=PositionStatus.CLOSED).order_by("-pk")[:_ROWS]
+        context["positions"] = [_row(position) for position in latest]
+    if user.has_perm("orders.view_order"):
         live = Order.objects.filter(state__in=LIVE).count()
         cards.append({"name": "Orders under way", "value": live, "href": reverse("admin:orders_order_changelist")})
-    if user.has_perm("alerts.view_alert"):  # type: ignore[union-attr]
+    if user.has_perm("alerts.view_alert"):
         unsettled = Alert.objects.filter(resolved_at__isnull=True)
         href = f"{reverse('admin:alerts_alert_changelist')}?resolved_at__isempty=1"
         cards.append({"name": "Unsettled alerts", "value": unsettled.count(), "href": href})
         context["alerts"] = unsettled.order_by("-requires_action", "-last_seen_at")[:_ROWS]
     return {**context, "cards": cards, "last_scan": _last_scan()}
+
+
+def _row(position: Any) -> dict[str, Any]:
+    pnl, percent = position.unrealized_pnl, position.unrealized_pct
+    return {
+        "name": f"{Side(position.side).word} {position.instrument} #{position.pk}",
+        "href": reverse("admin:positions_position_change", args=[position.pk]),
+        "status": position.status,
+        "figures": [
+            show_value(position.remaining),
+            show_value(position.average_entry, places=4),
+            show_value(position.price),
+            show_value(position.stop_price, places=4),
+        ],
+        "pnl": "-" if pnl is None else f"{pnl:.2f} ({percent:.2f} %)",
+        "is_loss": pnl is not None and pnl < 0,
+    }
 
 
 def _last_scan() -> str:

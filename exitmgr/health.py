@@ -1,4 +1,4 @@
-"""Whether this process lives, and whether everything an exit needs is there. Answers within a second, whatever hangs."""
+"""Whether this process lives, and whether all that an exit needs is there. Answers within a second, whatever hangs."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def ready(_request: HttpRequest) -> JsonResponse:
 
 @lru_cache(maxsize=1)
 def _pool() -> ThreadPoolExecutor:
-    """Return the threads that ask; one that hangs occupies its place until its own time limit, and no more than that."""
+    """Return the threads that ask; one that hangs keeps its place until its own time limit, and no longer."""
     return ThreadPoolExecutor(max_workers=8, thread_name_prefix="ready")
 
 

@@ -16,7 +16,7 @@ from django.shortcuts import redirect, render
 from django.urls import reverse
 from unfold.widgets import UnfoldAdminTextareaWidget, UnfoldAdminTextInputWidget
 
-from exitmgr.exits import ExitRefused, request_exit
+from exitmgr.exits import HUNDRED, ExitRefused, request_exit
 from exitmgr.queries import positions_on_the_desk
 from exitmgr.remarks import remark_on_order
 from exitmgr.rules.types import ExitReason
@@ -38,10 +38,10 @@ class LeaveForm(forms.Form):
 
     percentage = forms.DecimalField(
         min_value=Decimal("0.0001"),
-        max_value=Decimal(100),
+        max_value=HUNDRED,
         max_digits=7,
         decimal_places=4,
-        initial=Decimal(100),
+        initial=HUNDRED,
         label="Percentage of what remains",
         widget=UnfoldAdminTextInputWidget(attrs={"inputmode": "decimal", "autocomplete": "off"}),
     )
@@ -81,9 +81,7 @@ def preview_exit(position: Position, *, percentage: Decimal) -> Preview:
     price: Decimal | None = getattr(position, "price", None)
     if price is None:
         return Preview(quantity=quantity, price=None, value=None, pnl=None)
-    pnl = unrealized_pnl(
-        side=Side(position.side), quantity=quantity, average_entry=position.average_entry, price=price
-    )
+    pnl = unrealized_pnl(side=Side(position.side), quantity=quantity, average_entry=position.average_entry, price=price)
     return Preview(quantity=quantity, price=price, value=quantity * price, pnl=pnl)
 
 
@@ -96,17 +94,14 @@ def leave_page(model_admin: Any, request: HttpRequest, object_id: str, *, emerge
         reason = ExitReason.EMERGENCY if emergency else ExitReason.MANUAL
         _leave(request, position.pk, reason=reason, **form.cleaned_data)
         return redirect("admin:positions_position_change", position.pk)
-    percentage = Decimal(100) if emergency else _percentage(request)
+    percentage = HUNDRED if emergency else _percentage(request)
     context = {
-        **_page(model_admin, request, title="Emergency exit" if emergency else "Exit a part"),
+        **_page(model_admin, request, title="Emergency exit" if emergency else "Exit"),
         "position": position,
         "form": form,
         "emergency": emergency,
         "percentage": percentage,
-        "preview": {
-            name: show_value(value, places=4)
-            for name, value in vars(preview_exit(position, percentage=percentage)).items()
-        },
+        "preview": _shown(preview_exit(position, percentage=percentage)) if percentage else None,
         "held": _held(position),
         "verb": "sell" if position.side == Side.LONG else "buy back",
         "back": reverse("admin:positions_position_change", args=[position.pk]),
@@ -155,7 +150,9 @@ def _leave(request: HttpRequest, position_id: int, *, reason: ExitReason, note: 
     def verb() -> str:
         order = request_exit(position_id=position_id, now=now, actor=actor_of(request), reason=reason, **how)
         remark_on_order(order, note=note, now=now, actor=actor_of(request))
-        return f"Order {order.pk} is on its way: {order.side} {show_value(order.quantity)} {order.instrument} at market."
+        return (
+            f"Order {order.pk} is on its way: {order.side} {show_value(order.quantity)} {order.instrument} at market."
+        )
 
     _tell(request, verb)
 
@@ -167,10 +164,20 @@ def _tell(request: HttpRequest, verb: Callable[[], str]) -> None:
         messages.error(request, f"Nothing was done: {error}")
 
 
-def _percentage(request: HttpRequest) -> Decimal:
-    """Return the percentage to preview: what was typed so far, else everything."""
-    form = LeaveForm({"percentage": request.POST.get("percentage") or request.GET.get("percentage", "100")})
-    return form.cleaned_data["percentage"] if form.is_valid() else Decimal(100)
+def _percentage(request: HttpRequest) -> Decimal | None:
+    """Return the percentage to preview, everything before one was typed; None while it is no percentage."""
+    typed = request.POST if request.method == "POST" else request.GET
+    form = LeaveForm({"percentage": typed.get("percentage", "100")})
+    return form.cleaned_data["percentage"] if form.is_valid() else None
+
+
+def _shown(preview: Preview) -> dict[str, str]:
+    return {
+        "quantity": show_value(preview.quantity),
+        "price": show_value(preview.price),
+        "value": show_value(preview.value, places=2),
+        "pnl": show_value(preview.pnl, places=2),
+    }
 
 
 def _held(position: Position) -> Sequence[tuple[str, str]]:
@@ -202,5 +209,3 @@ def _page(model_admin: Any, request: HttpRequest, *, title: str) -> dict[str, An
         "opts": model_admin.model._meta,
         "media": model_admin.media,
     }
-
-

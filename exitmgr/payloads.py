@@ -28,11 +28,11 @@ class TriggerSerializer(Row):
 
     class Meta:
         model = Trigger
-        fields = (
+        fields: tuple[str, ...] = (
             "id", "reason", "kind", "basis", "direction", "level", "offset_pct", "due_at", "fraction_pct", "rung",
             "status", "armed_at", "fired_at", "seen_price", "order",
         )  # fmt: skip
-        read_only_fields = fields
+        read_only_fields: tuple[str, ...] = fields
 
 
 class BracketBriefSerializer(Row):
@@ -42,8 +42,8 @@ class BracketBriefSerializer(Row):
 
     class Meta:
         model = Bracket
-        fields = ("id", "status", "mode", "stop_price", "target_prices")
-        read_only_fields = fields
+        fields: tuple[str, ...] = ("id", "status", "mode", "stop_price", "target_prices")
+        read_only_fields: tuple[str, ...] = fields
 
 
 class BracketSerializer(BracketBriefSerializer):
@@ -56,11 +56,11 @@ class BracketSerializer(BracketBriefSerializer):
     triggers = TriggerSerializer(many=True, read_only=True)
 
     class Meta(BracketBriefSerializer.Meta):
-        fields = (
+        fields: tuple[str, ...] = (
             *BracketBriefSerializer.Meta.fields, "position", "entry_order", "plan", "entry_price", "ratio", "atr",
             "error", "created_at", "armed_at", "ended_at", "triggers",
         )  # fmt: skip
-        read_only_fields = fields
+        read_only_fields: tuple[str, ...] = fields
 
 
 class PositionWithPlanSerializer(PositionSerializer):
@@ -69,8 +69,8 @@ class PositionWithPlanSerializer(PositionSerializer):
     bracket = serializers.SerializerMethodField()
 
     class Meta(PositionSerializer.Meta):
-        fields = (*PositionSerializer.Meta.fields, "bracket")
-        read_only_fields = fields
+        fields: tuple[str, ...] = (*PositionSerializer.Meta.fields, "bracket")
+        read_only_fields: tuple[str, ...] = fields
 
     @extend_schema_field(BracketBriefSerializer(allow_null=True))
     def get_bracket(self, position: Position) -> Any:
@@ -88,8 +88,8 @@ class PositionDetailSerializer(PositionSerializer):
     live_orders = serializers.SerializerMethodField()
 
     class Meta(PositionSerializer.Meta):
-        fields = (*PositionSerializer.Meta.fields, "peak", "trough", "bracket", "live_orders")
-        read_only_fields = fields
+        fields: tuple[str, ...] = (*PositionSerializer.Meta.fields, "peak", "trough", "bracket", "live_orders")
+        read_only_fields: tuple[str, ...] = fields
 
     @extend_schema_field(BracketSerializer(allow_null=True))
     def get_bracket(self, position: Position) -> Any:
@@ -107,7 +107,7 @@ def _latest_bracket(position: Position) -> Bracket | None:
     return next(iter(position.brackets.all()), None)
 
 
-@extend_schema_field(Plan)
+@extend_schema_field(Plan)  # type: ignore[arg-type]  # an extension describes pydantic's models
 class PlanField(serializers.Field[Plan, Any, Any, Any]):
     """An exit plan; each mistake is reported at its own path."""
 
@@ -147,7 +147,7 @@ class SideField(Word):
     def __init__(self, **kwargs: Any) -> None:
         super().__init__([side.word for side in Side], **kwargs)
 
-    def to_internal_value(self, data: Any) -> Side:
+    def to_internal_value(self, data: Any) -> Any:
         """Return the side.
 
         :raises ValidationError: it is neither.

@@ -25,7 +25,7 @@ from positions.models import Account, Instrument
 _STATE_LABELS = {"active": "success", "reduce_only": "warning", "halted": "danger"}
 
 
-class AccountForm(forms.ModelForm):
+class AccountForm(forms.ModelForm):  # type: ignore[type-arg]  # Django's forms take no parameter at run time
     """Limits and switches, and a way to replace credentials that never shows them."""
 
     base_url = forms.URLField(
@@ -67,7 +67,8 @@ class AccountAdmin(PlainColumns, ModelAdmin):
 
     form = AccountForm
     list_display = (
-        "name", "broker", "state_label", "max_order_notional_plain", "max_open_positions", "base_url", "updated_at_plain"
+        "name", "broker", "state_label", "max_order_notional_plain", "max_open_positions", "base_url",
+        "updated_at_plain",
     )  # fmt: skip
     list_filter = ("broker", "trading_state")
     search_fields = ("name",)
@@ -146,7 +147,7 @@ admin.site.unregister(AuthToken)
 
 
 @admin.register(User)
-class UserAdmin(DjangoUserAdmin, ModelAdmin):
+class UserAdmin(DjangoUserAdmin, ModelAdmin):  # type: ignore[type-arg]  # it takes no parameter at run time
     """People."""
 
     form = UserChangeForm
@@ -171,6 +172,4 @@ class TokenAdmin(RowAdmin):
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         """Return whether the user may revoke tokens."""
-        return bool(request.user.has_perm("knox.delete_authtoken"))  # type: ignore[union-attr]
-
-
+        return bool(request.user.has_perm("knox.delete_authtoken"))

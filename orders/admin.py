@@ -16,7 +16,7 @@ STATE_LABELS = {
     "pending": "warning", "submitting": "info", "unknown": "danger", "submitted": "info", "partially_filled": "info",
     "cancel_requested": "warning", "filled": "success", "rejected": "danger",
 }  # fmt: skip
-SIDE_LABELS = {"buy": "success", "sell": "danger"}
+SIDE_LABELS = {"buy": "info", "sell": "primary"}
 
 
 class FillInline(RowInline):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, ClassVar
 
 from django.db.models import QuerySet
 from django_filters import rest_framework as filters
@@ -27,8 +28,8 @@ class FillSerializer(Row):
 
     class Meta:
         model = Fill
-        fields = ("id", "execution_id", "quantity", "price", "fee", "filled_at", "booked_at")
-        read_only_fields = fields
+        fields: tuple[str, ...] = ("id", "execution_id", "quantity", "price", "fee", "filled_at", "booked_at")
+        read_only_fields: tuple[str, ...] = fields
 
 
 class OrderSerializer(Row):
@@ -43,14 +44,15 @@ class OrderSerializer(Row):
 
     class Meta:
         model = Order
-        fields = (
-            "id", "account", "symbol", "position", "intent", "reason", "strategy", "lane", "urgency", "side", "quantity",
-            "filled_quantity", "average_fill_price", "reserved", "order_type", "time_in_force", "limit_price",
-            "stop_price", "expected_price", "trigger_price", "max_slippage_bps", "leg", "attempt", "retry_of",
-            "client_order_id", "broker_order_id", "state", "is_live", "tries", "next_attempt_at", "last_error",
-            "created_at", "priced_at", "submitted_at", "accepted_at", "heard_at", "cancel_asked_at", "ended_at",
+        fields: tuple[str, ...] = (
+            "id", "account", "symbol", "position", "intent", "reason", "strategy", "lane", "urgency", "side",
+            "quantity", "filled_quantity", "average_fill_price", "reserved", "order_type", "time_in_force",
+            "limit_price", "stop_price", "expected_price", "trigger_price", "max_slippage_bps", "leg", "attempt",
+            "retry_of", "client_order_id", "broker_order_id", "state", "is_live", "tries", "next_attempt_at",
+            "last_error", "created_at", "priced_at", "submitted_at", "accepted_at", "heard_at", "cancel_asked_at",
+            "ended_at",
         )  # fmt: skip
-        read_only_fields = fields
+        read_only_fields: tuple[str, ...] = fields
 
 
 class OrderDetailSerializer(OrderSerializer):
@@ -61,8 +63,8 @@ class OrderDetailSerializer(OrderSerializer):
     priced_from = serializers.DictField(read_only=True)
 
     class Meta(OrderSerializer.Meta):
-        fields = (*OrderSerializer.Meta.fields, "priced_from", "fills", "events")
-        read_only_fields = fields
+        fields: tuple[str, ...] = (*OrderSerializer.Meta.fields, "priced_from", "fills", "events")
+        read_only_fields: tuple[str, ...] = fields
 
     @extend_schema_field(EventSerializer(many=True))
     def get_events(self, order: Order) -> Any:
@@ -95,7 +97,7 @@ class OrderViews(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.Gene
     filterset_class = OrderFilter
     ordering_fields = ("created_at", "id")
     lookup_value_regex = r"\d{1,18}"
-    needs = {"cancel": "orders.change_order"}
+    needs: ClassVar[Mapping[str, str]] = {"cancel": "orders.change_order"}
 
     def get_queryset(self) -> QuerySet[Order]:
         """Return what the action shows."""

@@ -19,7 +19,7 @@ from django.db import connection
 
 from alerts.notices import resolve_alerts
 from orders.brokers.protocol import Broker, OrderRef, OrderReport, OrderSide, OrderType, SubmitRequest, TimeInForce
-from orders.errors import BrokerError, OutcomeUnknown, RefusalKind, Refused, StillUnknown
+from orders.errors import BrokerError, NotSent, OutcomeUnknown, RefusalKind, Refused, StillUnknown
 from orders.limits import LEASE_SECONDS
 from orders.outcomes import outcome_unknown_key, settle_failure, unreachable_key
 from orders.states import CLAIMABLE
@@ -178,12 +178,15 @@ def send(claimed: Claimed, broker_for: BrokerFor, clock: Clock) -> Answer:
 def _look_up(claimed: Claimed, broker_for: BrokerFor, clock: Clock) -> OrderReport | None:
     """Return what the broker knows of a former try, or None once it is certain that there is nothing.
 
+    :raises NotSent: the broker cannot be reached, and no former try can have left us either.
     :raises StillUnknown: the lookup failed, or the venue may yet show a try that is on its way.
     """
     try:
         broker = broker_for(claimed.account_id)
         found = broker.find_order(OrderRef(client_order_id=claimed.request.client_order_id))
     except BrokerError as error:
+        if isinstance(error, NotSent) and claimed.maybe_sent_at is None:
+            raise
         raise StillUnknown(f"the lookup before another try failed: {error}") from error
     if found is None and claimed.maybe_sent_at is not None:
         settled_at = claimed.maybe_sent_at + timedelta(seconds=broker.capabilities.settle_after_seconds)

@@ -40,7 +40,7 @@ def show_value(value: Any, *, places: int | None = None) -> str:
     if isinstance(value, Decimal):
         return spell(value, places=places)
     if isinstance(value, datetime):
-        return f"{value.astimezone(UTC):%Y-%m-%d %H:%M:%S}"
+        return format_html('<span class="whitespace-nowrap">{}</span>', f"{value.astimezone(UTC):%Y-%m-%d %H:%M:%S}")
     if isinstance(value, dict | list):
         text = json.dumps(value, indent=2, cls=DjangoJSONEncoder)
         return format_html('<pre class="text-xs whitespace-pre-wrap">{}</pre>', text)

@@ -28,11 +28,11 @@ class AccountSerializer(Row):
 
     class Meta:
         model = Account
-        fields = (
+        fields: tuple[str, ...] = (
             "id", "name", "broker", "base_url", "trading_state", "max_order_notional", "max_open_positions",
             "created_at", "updated_at",
         )  # fmt: skip
-        read_only_fields = fields
+        read_only_fields: tuple[str, ...] = fields
 
 
 class InstrumentSerializer(Row):
@@ -40,11 +40,11 @@ class InstrumentSerializer(Row):
 
     class Meta:
         model = Instrument
-        fields = (
+        fields: tuple[str, ...] = (
             "id", "symbol", "asset_class", "tick", "lot", "min_notional", "dust", "collar_pct", "calendar", "shortable",
             "tradable",
         )  # fmt: skip
-        read_only_fields = fields
+        read_only_fields: tuple[str, ...] = fields
 
 
 class QuoteSerializer(Row):
@@ -54,8 +54,18 @@ class QuoteSerializer(Row):
 
     class Meta:
         model = Quote
-        fields = ("symbol", "bid", "ask", "last", "seq", "source", "source_at", "received_at", "scanned_at")
-        read_only_fields = fields
+        fields: tuple[str, ...] = (
+            "symbol",
+            "bid",
+            "ask",
+            "last",
+            "seq",
+            "source",
+            "source_at",
+            "received_at",
+            "scanned_at",
+        )
+        read_only_fields: tuple[str, ...] = fields
 
 
 class BarSerializer(Row):
@@ -65,8 +75,8 @@ class BarSerializer(Row):
 
     class Meta:
         model = Bar
-        fields = ("symbol", "start", "seconds", "open", "high", "low", "close", "volume")
-        read_only_fields = fields
+        fields: tuple[str, ...] = ("symbol", "start", "seconds", "open", "high", "low", "close", "volume")
+        read_only_fields: tuple[str, ...] = fields
 
 
 class PositionSerializer(Row):
@@ -86,13 +96,13 @@ class PositionSerializer(Row):
 
     class Meta:
         model = Position
-        fields = (
+        fields: tuple[str, ...] = (
             "id", "account", "symbol", "side", "strategy", "status", "quantity", "exited", "remaining", "reserved",
             "available", "average_entry", "entry_cost", "exit_value", "fees", "realized_pnl", "price", "priced_at",
             "unrealized_pnl", "unrealized_pct", "evaluated_at", "exit_reason", "last_exit_price", "last_exit_at",
             "opened_at", "closed_at",
         )  # fmt: skip
-        read_only_fields = fields
+        read_only_fields: tuple[str, ...] = fields
 
     def get_side(self, position: Position) -> str:
         """Return "long" or "short"."""
@@ -211,7 +221,9 @@ class QuoteViews(mixins.ListModelMixin, viewsets.GenericViewSet[Quote]):
         examples=[
             OpenApiExample(
                 "Two prices",
-                value={"quotes": [{"symbol": "AAPL", "bid": "189.20", "ask": "189.22"}, {"symbol": "IBM", "last": "241"}]},
+                value={
+                    "quotes": [{"symbol": "AAPL", "bid": "189.20", "ask": "189.22"}, {"symbol": "IBM", "last": "241"}]
+                },
                 request_only=True,
             )
         ],
@@ -237,5 +249,3 @@ class QuoteViews(mixins.ListModelMixin, viewsets.GenericViewSet[Quote]):
                 "malformed": [{"field": path, "message": text} for path, text in malformed.items()],
             }
         )
-
-

@@ -14,6 +14,8 @@ from django.db import connection, transaction
 from django.db.models import Max, Min
 
 from positions.models import Bar, Position, Quote
+from positions.rows import write_back
+from positions.states import PositionStatus
 
 MINUTE: Final = timedelta(minutes=1)
 _ROWS_AT_ONCE: Final = 500
@@ -133,6 +135,18 @@ def peak_and_trough(position: Position, *, until: datetime) -> Extremes:
             seen += [quote.bar_high, quote.bar_low]
     prices = [price for price in seen if price is not None]
     return Extremes(max(prices), min(prices))
+
+
+def note_extremes(*, limit: int = 200) -> int:
+    """Write peak and trough into positions that were closed since the last time, and return into how many."""
+    closed = list(
+        Position.objects.filter(status=PositionStatus.CLOSED, peak__isnull=True, closed_at__isnull=False)
+        .order_by("pk")[:limit]
+    )
+    for position in closed:
+        assert position.closed_at is not None  # noqa: S101 - filtered
+        position.peak, position.trough = peak_and_trough(position, until=position.closed_at)
+    return write_back(closed, fields=["peak", "trough"])
 
 
 def _close(sql: str, parameter: datetime | list[int]) -> int:

@@ -56,10 +56,10 @@ class Limits(NamedTuple):
 
 
 class Suspect(NamedTuple):
-    """A price outside the collar that waits for a second print, and when it was printed, if that is known."""
+    """A price outside the collar that waits for a second print, and when it was printed."""
 
     price: Decimal
-    source_at: datetime | None
+    source_at: datetime
 
 
 class Verdict(NamedTuple):
@@ -152,7 +152,7 @@ def _strayed(tick: Tick, view: View, *, seen: View, collar_pct: Decimal) -> Deci
 
 
 def _confirms(price: Decimal, at: datetime, *, suspect: Suspect | None, collar_pct: Decimal) -> bool:
-    if suspect is None or (suspect.source_at is not None and at <= suspect.source_at):
+    if suspect is None or at <= suspect.source_at:
         return False
     return not _beyond(price, suspect.price, collar_pct)
 

@@ -38,7 +38,7 @@ def decrypt(stored: bytes, *, bound_to: str) -> dict[str, Any]:
     for key in _keys():
         try:
             opened: dict[str, Any] = json.loads(key.decrypt(nonce, sealed, bound_to.encode()))
-        except InvalidTag:
+        except (InvalidTag, ValueError):  # ValueError: too short to be one of ours
             continue
         return opened
     raise UnreadableCredentials(

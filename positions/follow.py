@@ -124,7 +124,7 @@ class Stream:
                     if self._stopping.is_set() and not self._reader.is_alive():
                         return
                     continue
-                failures = 0 if self._write_once(ticks, again=failures > 0) else failures + 1
+                failures = 0 if self._write_once(ticks) else failures + 1
                 if failures and self._stopping.is_set():
                     return  # quotes are no promise: the next process starts from newer ones
                 pause = min(PACE_SECONDS * 2**failures, LONGEST_PAUSE_SECONDS)
@@ -132,10 +132,10 @@ class Stream:
         finally:
             connection.close()
 
-    def _write_once(self, ticks: list[Tick], *, again: bool) -> bool:
+    def _write_once(self, ticks: list[Tick]) -> bool:
         """Write a batch; say whether it is done with, or was put back because the database cannot take it now."""
         try:
-            outcome = write_quotes(ticks=ticks, source=self.source, now=self._clock(), again=again, ring=self._ring)
+            outcome = write_quotes(ticks=ticks, source=self.source, now=self._clock(), ring=self._ring)
         except (OperationalError, InterfaceError) as error:
             connection.close()
             self._coalescer.put_back(ticks)

@@ -134,6 +134,11 @@ class Position(models.Model):
                 fields=["account", "instrument"], name="position_open", condition=~Q(status=PositionStatus.CLOSED)
             ),
             models.Index(fields=["-opened_at"], name="position_by_time"),
+            models.Index(
+                fields=["id"],
+                name="position_extremes_not_noted",
+                condition=Q(status=PositionStatus.CLOSED, peak__isnull=True),
+            ),
         ]
 
     def __str__(self) -> str:
@@ -180,6 +185,7 @@ class Quote(models.Model):
     received_at = models.DateTimeField()
     scanned_at = models.DateTimeField(null=True, blank=True)
     suspect = NumberField(null=True, blank=True, help_text="A print outside the collar that waits for a second one.")
+    suspect_at = models.DateTimeField(null=True, blank=True, help_text="When that print was made.")
     bar_open = NumberField(null=True, blank=True, help_text="The bar in the making, of the last price.")
     bar_low = NumberField(null=True, blank=True)
     bar_high = NumberField(null=True, blank=True)

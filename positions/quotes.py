@@ -26,7 +26,7 @@ ROWS_AT_ONCE: Final = 1_000
 
 _READ: Final = """
     SELECT i.symbol, i.id, i.collar_pct,
-        q.seq, q.bid, q.ask, q.last, q.source_at, q.suspect, q.bar_open IS NOT NULL
+        q.seq, q.bid, q.ask, q.last, q.source_at, q.suspect, q.suspect_at, q.bar_open IS NOT NULL
     FROM positions_instrument i {join} positions_quote q ON q.instrument_id = i.id
     WHERE i.symbol = ANY(%s)
     {lock}
@@ -38,23 +38,23 @@ _READ_AND_LOCK: Final = _READ.format(join="JOIN", lock="ORDER BY i.id FOR NO KEY
 # (the scan sets the extremes to it), so widening is right in every case.
 _WRITE: Final = """
     INSERT INTO positions_quote AS q (
-        instrument_id, seq, from_seq, dirty, source, source_at, received_at, suspect, bid, ask, last,
+        instrument_id, seq, from_seq, dirty, source, source_at, received_at, suspect, suspect_at, bid, ask, last,
         bid_low, bid_high, ask_low, ask_high, last_low, last_high, bar_open, bar_low, bar_high
     )
-    SELECT n.id, n.seq, 0, true, %s, n.source_at, %s, n.suspect, n.bid, n.ask, n.last,
+    SELECT n.id, n.seq, 0, true, %s, n.source_at, %s, n.suspect, n.suspect_at, n.bid, n.ask, n.last,
         n.bid_low, n.bid_high, n.ask_low, n.ask_high, n.last_low, n.last_high, n.opening, n.last_low, n.last_high
     FROM unnest(
-        %s::bigint[], %s::bigint[], %s::timestamptz[], %s::numeric[],
+        %s::bigint[], %s::bigint[], %s::timestamptz[], %s::numeric[], %s::timestamptz[],
         %s::numeric[], %s::numeric[], %s::numeric[], %s::numeric[], %s::numeric[], %s::numeric[],
         %s::numeric[], %s::numeric[], %s::numeric[], %s::numeric[]
     ) AS n (
-        id, seq, source_at, suspect,
+        id, seq, source_at, suspect, suspect_at,
         bid, ask, last, bid_low, bid_high, ask_low, ask_high, last_low, last_high, opening
     )
     ORDER BY n.id
     ON CONFLICT (instrument_id) DO UPDATE SET
         seq = excluded.seq, dirty = true, source = excluded.source, source_at = excluded.source_at,
-        received_at = excluded.received_at, suspect = excluded.suspect,
+        received_at = excluded.received_at, suspect = excluded.suspect, suspect_at = excluded.suspect_at,
         bid = excluded.bid, ask = excluded.ask, last = excluded.last,
         bid_low = least(q.bid_low, excluded.bid_low), bid_high = greatest(q.bid_high, excluded.bid_high),
         ask_low = least(q.ask_low, excluded.ask_low), ask_high = greatest(q.ask_high, excluded.ask_high),
@@ -65,11 +65,11 @@ _WRITE: Final = """
     RETURNING q.instrument_id
 """
 _SUSPECT: Final = """
-    UPDATE positions_quote q SET suspect = n.suspect
+    UPDATE positions_quote q SET suspect = n.suspect, suspect_at = n.suspect_at
     FROM (
-        SELECT o.instrument_id, w.suspect
+        SELECT o.instrument_id, w.suspect, w.suspect_at
         FROM positions_quote o
-        JOIN unnest(%s::bigint[], %s::bigint[], %s::numeric[]) AS w (id, seq, suspect)
+        JOIN unnest(%s::bigint[], %s::bigint[], %s::numeric[], %s::timestamptz[]) AS w (id, seq, suspect, suspect_at)
             ON w.id = o.instrument_id AND w.seq = o.seq
         ORDER BY o.instrument_id FOR NO KEY UPDATE OF o
     ) AS n
@@ -101,7 +101,7 @@ class _Row(NamedTuple):
     seq: int  # 0 before the first price
     limits: Limits
     seen: View | None
-    suspect: Decimal | None
+    suspect: Suspect | None
     has_bar: bool
 
 
@@ -115,16 +115,14 @@ def write_quotes(
     ticks: Sequence[Tick],
     source: str,
     now: datetime,
-    again: bool = False,
     ring: Callable[[], object] = ring_scan,
 ) -> WriteOutcome:
     """Write the believable prints of a batch, count the others, and ring the scan once prices are committed.
 
     A symbol may occur many times: its prints are judged in their order, and the extremes cover all accepted ones.
-    Say `again` when the batch was tried before: what is stored as suspect may then be one of its own prints, which
-    must not confirm itself.
+    The same batch may be written twice: a suspect print is only confirmed by one that was made later.
     """
-    batch = _Batch(source=source, now=now, again=again, ring=ring)
+    batch = _Batch(source=source, now=now, ring=ring)
     for prints in _minute_by_minute(ticks, now=now):
         symbols = sorted(prints)
         for start in range(0, len(symbols), ROWS_AT_ONCE):
@@ -136,9 +134,9 @@ def write_quotes(
 class _Batch:
     """The work of one call, some symbols at a time."""
 
-    def __init__(self, *, source: str, now: datetime, again: bool, ring: Callable[[], object]) -> None:
+    def __init__(self, *, source: str, now: datetime, ring: Callable[[], object]) -> None:
         self.outcome = WriteOutcome()
-        self._source, self._now, self._again, self._ring = source, now, again, ring
+        self._source, self._now, self._ring = source, now, ring
         self._refused_prices: dict[tuple[str, str], str] = {}
 
     def write(self, prints: Mapping[str, Sequence[Tick]]) -> None:
@@ -157,7 +155,7 @@ class _Batch:
         doubted = [
             (row, summary.suspect)
             for row, summary in judged
-            if summary.interval is None and (summary.suspect and summary.suspect.price) != row.suspect
+            if summary.interval is None and summary.suspect != row.suspect
         ]
         written = self._store(moved) | _store_suspects(doubted)
         self.outcome.accepted_symbols |= {row.symbol for row, _, _ in moved if row.id in written}
@@ -169,8 +167,7 @@ class _Batch:
         return [row.symbol for row, _ in judged if row.id in overtaken]
 
     def _judge(self, row: _Row, prints: Sequence[Tick]) -> Summary:
-        suspect = None if row.suspect is None or self._again else Suspect(row.suspect, None)
-        return sum_up(prints, seen=row.seen, suspect=suspect, limits=row.limits)
+        return sum_up(prints, seen=row.seen, suspect=row.suspect, limits=row.limits)
 
     def _store(self, moved: Sequence[tuple[_Row, Interval, Suspect | None]]) -> set[int]:
         """Write new prices, ring once they are committed, and return the ids of the rows that were written."""
@@ -190,6 +187,7 @@ class _Batch:
                     _array(row.seq + 1 for row, _, _ in moved),
                     _array(map(datetime.isoformat, times)),
                     _array(suspect and suspect.price for _, _, suspect in moved),
+                    _array(suspect and suspect.source_at.isoformat() for _, _, suspect in moved),
                     *map(_array, columns),
                 ],
             )
@@ -232,6 +230,7 @@ def _store_suspects(doubted: Sequence[tuple[_Row, Suspect | None]]) -> set[int]:
                 _array(row.id for row, _ in doubted),
                 _array(row.seq for row, _ in doubted),
                 _array(suspect and suspect.price for _, suspect in doubted),
+                _array(suspect and suspect.source_at.isoformat() for _, suspect in doubted),
             ],
         )
         return {id_ for (id_,) in cursor.fetchall()}
@@ -248,10 +247,10 @@ def _read(symbols: Iterable[str], *, sql: str, now: datetime) -> list[_Row]:
                 seq or 0,
                 Limits(general.oldest, general.newest, collar_pct),
                 View(bid, ask, last, source_at) if seq is not None else None,
-                suspect,
+                Suspect(suspect, suspect_at) if suspect is not None else None,
                 has_bar,
             )
-            for symbol, id_, collar_pct, seq, bid, ask, last, source_at, suspect, has_bar in cursor.fetchall()
+            for symbol, id_, collar_pct, seq, bid, ask, last, source_at, suspect, suspect_at, has_bar in cursor.fetchall()
         ]
 
 

@@ -23,7 +23,7 @@ _SHOWN: Final = 40
 
 
 def exact_number(given: object) -> Decimal | None:
-    """Return the number in a JSON value (a number or a string), or None where there is none or a column cannot hold it."""
+    """Return the number in a JSON value (number or string), or None where there is none or a column cannot hold it."""
     if isinstance(given, bool):
         return None
     if isinstance(given, str):

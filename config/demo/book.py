@@ -170,7 +170,4 @@ class Book:
 
 def _trimmed(value: Any) -> Any:
     """Return a number without the zeros that fill its column up."""
-    if not isinstance(value, Decimal):
-        return value
-    trimmed = value.normalize()
-    return trimmed if trimmed.as_tuple().exponent <= 0 else trimmed.quantize(Decimal(1))
+    return Decimal(f"{value.normalize():f}") if isinstance(value, Decimal) else value

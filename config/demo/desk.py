@@ -60,6 +60,10 @@ class Desk:
         """Leave what remains of a position and return the order's id."""
         return int(self.call("POST", f"positions/{position_id}/exit", {})["id"])
 
+    def close(self) -> None:
+        """Let the connections go."""
+        self._session.close()
+
     def call(self, method: str, path: str, body: object = None) -> Any:
         """Send one request and return its answer.
 

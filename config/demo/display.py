@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Any, Self
 from zoneinfo import ZoneInfo
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, Group, JustifyMethod, RenderableType
 from rich.live import Live
 from rich.padding import Padding
 from rich.progress_bar import ProgressBar
@@ -25,6 +25,20 @@ from config.demo.verdict import MANUAL
 
 NEW_YORK = ZoneInfo("America/New_York")
 LATEST = 8  #: exits that the live picture lists
+WIDE = 130  #: characters from which the tables show more
+#: Name, alignment, and whether only a wide terminal shows it.
+COLUMNS: tuple[tuple[str, JustifyMethod, bool], ...] = (
+    ("#", "right", False), ("position", "left", False), ("qty", "right", False), ("entry", "right", False),
+    ("stop", "right", False), ("target", "right", False), ("further targets", "left", True),
+    ("left by", "left", False), ("sold", "right", False), ("level", "right", False), ("fill", "right", False),
+    ("slip bps", "right", False), ("P&L", "right", False), ("ms", "right", False), ("market ms", "right", True),
+    ("order", "right", True),
+)  # fmt: skip
+LEGEND = (
+    "level: the price the plan named.  slip: fill against level, positive is worse.\n"
+    "ms: from the price's receipt to the broker's acceptance"
+)
+WIDE_LEGEND = f"{LEGEND}; market ms: from the price's emission to the order, on the broker's clock."
 GAIN, LOSS, FAINT = "green", "red", "bright_black"
 
 
@@ -65,11 +79,13 @@ class Display:
         """Write the table of a scene."""
         self._end_live()
         self._console.print()
-        self._console.print(_scene_table(scene, number, outcomes))
+        self._console.print(_scene_table(scene, number, outcomes, wide=self._console.width >= WIDE))
         self._console.print(Padding(_summary(total(outcomes)), (0, 0, 1, 1)))
 
     def see_verdict(self, outcomes: Sequence[Outcome], checks: Sequence[Check], figures: Mapping[str, str]) -> None:
         """Write the totals and the checks."""
+        legend = WIDE_LEGEND if self._console.width >= WIDE else f"{LEGEND}."
+        self._console.print(Padding(Text(legend, style=FAINT), (0, 0, 1, 1)))
         grid = Table.grid(padding=(0, 2))
         grid.add_column(style="bold", no_wrap=True)
         grid.add_column()
@@ -159,66 +175,66 @@ def _told(order: OrderRow, position: PositionRow) -> Text:
     )
 
 
-def _scene_table(scene: Scene, number: int, outcomes: Sequence[Outcome]) -> Table:
+def _scene_table(scene: Scene, number: int, outcomes: Sequence[Outcome], *, wide: bool) -> Table:
     table = Table(
         title=Text.assemble((f" {number}  ", FAINT), (f"{scene.session}  ", "bold"), scene.title),
         title_justify="left",
         title_style="",
         box=None,
-        padding=(0, 1, 0, 0),
+        padding=(0, 2 if wide else 1, 0, 0),
         header_style=FAINT,
-        pad_edge=True,
     )
-    for name, justify in (
-        ("#", "right"), ("position", "left"), ("qty", "right"), ("entry", "right"), ("stop", "right"),
-        ("target", "right"), ("left by", "left"), ("qty", "right"), ("level", "right"), ("fill", "right"),
-        ("slip bps", "right"), ("P&L", "right"), ("ms", "right"),
-    ):  # fmt: skip
-        table.add_column(name, justify=justify, no_wrap=True)  # type: ignore[arg-type]
+    for name, justify, wide_only in COLUMNS:
+        if wide or not wide_only:
+            table.add_column(name, justify=justify, no_wrap=True)
     for outcome in outcomes:
         for place, leaving in enumerate(outcome.exits or [None]):
-            head = _position_cells(outcome) if place == 0 else [""] * 6
             last = place == max(len(outcome.exits) - 1, 0)
-            table.add_row(*head, *_exit_cells(leaving, outcome.realized_pnl if last else None))
+            head = _position_cells(outcome) if place == 0 else {}
+            cells = {**head, **_exit_cells(leaving), "P&L": _money(outcome.realized_pnl) if last else ""}
+            table.add_row(*(cells.get(str(column.header), "") for column in table.columns))
     return table
 
 
-def _position_cells(outcome: Outcome) -> list[RenderableType]:
-    first_target = outcome.target_prices[0] if outcome.target_prices else None
-    return [
-        Text(str(outcome.position_id), style=FAINT),
-        f"{outcome.symbol:<5}{outcome.side}",
-        f"{outcome.quantity:f}",
-        _price(outcome.entry_price),
-        _price(outcome.stop_price),
-        _price(first_target),
-    ]
+def _position_cells(outcome: Outcome) -> dict[str, RenderableType]:
+    return {
+        "#": Text(str(outcome.position_id), style=FAINT),
+        "position": f"{outcome.symbol:<5}{outcome.side}",
+        "qty": f"{outcome.quantity:f}",
+        "entry": _price(outcome.entry_price),
+        "stop": _price(outcome.stop_price),
+        "target": _price(outcome.target_prices[0] if outcome.target_prices else None),
+        "further targets": "  ".join(map(_price, outcome.target_prices[1:])),
+    }
 
 
-def _exit_cells(leaving: Exit | None, realized: Decimal | None) -> list[RenderableType]:
+def _exit_cells(leaving: Exit | None) -> dict[str, RenderableType]:
     if leaving is None:
-        return [Text("still open", style=LOSS), *[""] * 6]
-    slip = leaving.slippage_bps
-    return [
-        _reason(leaving.reason),
-        f"{leaving.quantity:f}",
-        _price(leaving.trigger_price),
-        _price(leaving.fill_price),
-        "" if slip is None or leaving.reason == MANUAL else f"{slip:,.0f}",
-        "" if realized is None else _money(realized),
-        "" if leaving.accepted_ms is None else f"{leaving.accepted_ms:,.0f}",
-    ]
+        return {"left by": Text("still open", style=LOSS)}
+    by_hand = leaving.reason == MANUAL
+    return {
+        "left by": _reason(leaving.reason),
+        "sold": f"{leaving.quantity:f}",
+        "level": _price(leaving.trigger_price),
+        "fill": _price(leaving.fill_price),
+        "slip bps": "" if by_hand or leaving.slippage_bps is None else _whole(leaving.slippage_bps),
+        "ms": "" if leaving.accepted_ms is None else f"{leaving.accepted_ms:,.0f}",
+        "market ms": "" if leaving.market_ms is None else f"{leaving.market_ms:,.0f}",
+        "order": Text(str(leaving.order_id), style=FAINT),
+    }
 
 
-def _summary(sums: Totals) -> Text:
-    return Text.assemble(
-        (f"{sums.positions} positions, {sums.exits} exits: ", FAINT),
-        _reasons(sums),
-        ("   P&L ", FAINT),
-        _money(sums.realized_pnl),
-        ("   ms ", FAINT),
-        _quantiles(sums.accepted_ms, unit=""),
+def _summary(sums: Totals) -> RenderableType:
+    grid = Table.grid(padding=(0, 3))
+    grid.add_row(
+        Text.assemble((f"{sums.positions} positions, {sums.exits} exits  ", FAINT), _reasons(sums)),
     )
+    grid.add_row(
+        Text.assemble(
+            ("P&L ", FAINT), _money(sums.realized_pnl), ("   price to acceptance ", FAINT), _quantiles(sums.accepted_ms)
+        )
+    )
+    return grid
 
 
 def _reasons(sums: Totals) -> Text:
@@ -234,6 +250,10 @@ def _reason(reason: str, *, width: int = 0) -> Text:
 
 def _quantiles(values: Mapping[str, float | None], *, unit: str = " ms") -> str:
     return "  ".join(f"{name} {value:,.0f}{unit}" for name, value in values.items() if value is not None)
+
+
+def _whole(value: Decimal) -> str:
+    return f"{value.quantize(Decimal(1)) + 0:,}"  # adding nothing takes the sign off a zero
 
 
 def _price(value: Decimal | None) -> str:

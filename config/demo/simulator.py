@@ -76,6 +76,10 @@ class Simulator:
             raise ControlRefused(f"{method} /control/{path}: {told.get('error', told)}")
         return told
 
+    def close(self) -> None:
+        """Let the connections go."""
+        self._session.close()
+
     def quote(self, symbol: str, bid: Decimal | str, ask: Decimal | str) -> None:
         """Make a price."""
         self.call("POST", "quotes", {"quotes": [{"symbol": symbol, "bid": str(bid), "ask": str(ask)}]})

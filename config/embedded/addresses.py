@@ -10,7 +10,6 @@ from config.ports import LOOPBACK, read_ports
 from config.secrets import load_secrets
 
 
-
 class UnknownAddress(RuntimeError):  # noqa: N818  the name says what happened
     """Nobody has said where a service is."""
 
@@ -46,5 +45,7 @@ def require_url(variable: str, *, var: Path, environ: Mapping[str, str] = os.env
     """
     urls = service_urls(var=var, environ=environ) or {}
     if variable not in urls:
-        raise UnknownAddress(f"{variable} is not set and no embedded server was started in {var}; run script/up or set it")
+        raise UnknownAddress(
+            f"{variable} is not set and no embedded server was started in {var}; run script/up or set it"
+        )
     return urls[variable]

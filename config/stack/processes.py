@@ -88,7 +88,12 @@ def declare_processes(
         Process(name="updates", argv=[python, "manage.py", "order_updates", "--skip-checks"]),
         Process(
             name="flower",
-            argv=[*_celery("flower", app="config.bare"), f"--address={LOOPBACK}", f"--port={ports['flower']}", "--read-only"],
+            argv=[
+                *_celery("flower", app="config.bare"),
+                f"--address={LOOPBACK}",
+                f"--port={ports['flower']}",
+                "--read-only",
+            ],
             # in the environment, because anyone on the machine may read a command line
             environment={"FLOWER_BASIC_AUTH": f"{FLOWER_USER}:{secrets.flower_password}"},
         ),

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 from pathlib import Path
@@ -50,13 +51,19 @@ class Rig:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if hasattr(self, "book"):
-            self.book.close()
+        self._close()
         self.stack.stop()
         discard_home(self._var)
 
+    def _close(self) -> None:
+        if hasattr(self, "book"):
+            self.book.close()
+            self.simulator.close()
+            self.desk.close()
+
     def start(self) -> None:
         """Start the stack, or take over what a killed supervisor left of it."""
+        self._close()
         self.stack.start()
         urls, secrets = self.stack.urls(), load_secrets(var=self._var, environ=self._environ)
         services = service_urls(var=self._var, environ=self._environ) or {}
@@ -182,6 +189,16 @@ class Rig:
     def await_running(self) -> None:
         """Return once every process runs."""
         eventually(lambda: {row["state"] for row in self.stack.status()} == {"RUNNING"}, seconds=RECOVERY_SECONDS)
+
+    @contextlib.contextmanager
+    def frozen(self, name: str) -> Iterator[None]:
+        """Freeze a process with its children for a while: it lives, holds what it holds, and does nothing."""
+        group = os.getpgid(next(row["pid"] for row in self.stack.status() if row["name"] == name))
+        os.killpg(group, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.killpg(group, signal.SIGCONT)
 
     def forget_all_messages(self) -> None:
         """Empty Redis."""

@@ -209,6 +209,18 @@ def test_a_lookup_that_fails_proves_nothing_and_frees_nothing(failure):
     assert f.read_again(position).reserved == 10
 
 
+def test_an_order_that_never_left_us_stays_so_while_the_broker_cannot_be_reached():
+    order = f.exit_order(f.hold())
+    broker = ScriptedBroker(submits=[NotSent("no connection")], finds=[NotSent("no connection")] * 2)
+    for _ in range(3):
+        send(order, broker)
+        due_again(order)
+        assert (f.read_again(order).state, f.read_again(order).maybe_sent_at) == ("pending", None)
+    assert (len(broker.sent), Alert.objects.get().kind) == (1, "broker_unreachable")
+    send(order, broker)
+    assert (f.read_again(order).state, len(broker.asked)) == ("submitted", 3)
+
+
 def test_a_defect_of_an_adapter_leaves_the_outcome_unknown():
     order, broker = f.exit_order(f.hold()), ScriptedBroker(submits=[ZeroDivisionError("adapter")])
     send(order, broker)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from positions import tasks
-from positions.bars import bar_start, peak_and_trough, roll_bars, save_bars
+from positions.bars import bar_start, note_extremes, peak_and_trough, roll_bars, save_bars
 from positions.feeds.protocol import Tick
 from positions.models import Account, Bar, Instrument, Position, Quote
 from positions.quotes import write_quotes
@@ -194,3 +194,16 @@ def test_extremes_hold_the_entry_and_the_exit(aapl: Instrument) -> None:
     left = position(aapl, seconds=0, price=100, last_exit_price=Decimal("107.5"))
 
     assert peak_and_trough(left, until=NOON + MINUTE) == (Decimal("107.5"), 100)
+
+
+def test_the_extremes_of_a_closed_position_are_noted_once(aapl: Instrument) -> None:
+    left = position(
+        aapl, seconds=0, exited=2, status="closed", closed_at=NOON + 5 * MINUTE, last_exit_price=Decimal(98)
+    )
+    bars = [bar(-1, 100, 130, 70, 100), bar(0, 100, 104, 97, 100), bar(1, 100, 103, 96, 100)]
+    save_bars(instrument_id=aapl.pk, seconds=60, bars=bars)
+
+    assert note_extremes() == 1
+    left.refresh_from_db()
+    assert (left.peak, left.trough) == (104, 96)  # the minute before the entry does not count
+    assert note_extremes() == 0

@@ -125,11 +125,11 @@ def test_a_jump_outside_the_collar_waits(_case: str, print_: Tick, suspect: str 
     ("_case", "price", "at", "first", "accepted"),
     [
         ("the same price again", "50", NOW, Suspect(Decimal(50), NOW - MICROSECOND), True),
-        ("within the collar of the suspect", "60", NOW, Suspect(Decimal(50), None), True),
-        ("beyond the collar of the suspect", "60.01", NOW, Suspect(Decimal(50), None), False),
+        ("within the collar of the suspect", "60", NOW, Suspect(Decimal(50), NOW - MICROSECOND), True),
+        ("beyond the collar of the suspect", "60.01", NOW, Suspect(Decimal(50), NOW - MICROSECOND), False),
         ("the same print told twice", "50", NOW, Suspect(Decimal(50), NOW), False),
         ("an older one after it", "50", NOW, Suspect(Decimal(50), NOW + MICROSECOND), False),
-        ("to the other side", "150", NOW, Suspect(Decimal(50), None), False),
+        ("to the other side", "150", NOW, Suspect(Decimal(50), NOW - MICROSECOND), False),
     ],
 )
 def test_a_second_print_confirms_a_jump(_case: str, price: str, at: datetime, first: Suspect, accepted: bool) -> None:
@@ -142,7 +142,7 @@ def test_a_second_print_confirms_a_jump(_case: str, price: str, at: datetime, fi
 
 
 def test_an_ordinary_print_clears_the_suspect() -> None:
-    verdict = judge(tick(last="100"), seen=SEEN, suspect=Suspect(Decimal(50), None), limits=LIMITS)
+    verdict = judge(tick(last="100"), seen=SEEN, suspect=Suspect(Decimal(50), NOW - MICROSECOND), limits=LIMITS)
 
     assert verdict.suspect is None
     assert verdict.view is not None

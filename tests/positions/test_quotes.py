@@ -100,12 +100,13 @@ def test_a_bad_price_is_counted_and_changes_nothing(aapl: Instrument, _case: str
     rings: list[int] = []
 
     first = write(bad, ring=lambda: rings.append(1))
-    write(bad, now=NOW + 2 * SECOND, again=True)
+    write(bad, now=NOW + 2 * SECOND)
 
     assert first == WriteOutcome(refused=Counter({("AAPL", reason): 1}))
     after = Quote.objects.values().get()
-    assert after.pop("suspect") == (79 if reason == "outside_collar" else None)
-    assert after == {name: value for name, value in before.items() if name != "suspect"}
+    doubted = reason == "outside_collar"
+    assert (after.pop("suspect"), after.pop("suspect_at")) == ((79, bad.source_at) if doubted else (None, None))
+    assert after == {name: value for name, value in before.items() if name not in ("suspect", "suspect_at")}
     counted = RefusedPrice.objects.get()
     assert (counted.symbol, counted.reason, counted.count) == ("AAPL", reason, 2)
     assert counted.last_seen_at == NOW + 2 * SECOND
@@ -142,12 +143,12 @@ def test_a_jump_is_confirmed_across_calls(aapl: Instrument) -> None:
     assert Quote.objects.values_list("last", "last_low", "suspect").get() == (71, 71, None)
 
 
-def test_a_batch_that_is_tried_again_does_not_confirm_itself(aapl: Instrument) -> None:
+def test_a_print_told_twice_does_not_confirm_itself(aapl: Instrument) -> None:
     write(tick(last="100"))
     spike = tick(last="70", at=NOW + SECOND)
     write(spike, now=NOW + SECOND)
 
-    outcome = write(spike, now=NOW + SECOND, again=True)
+    outcome = write(spike, now=NOW + SECOND)
 
     assert outcome.accepted_symbols == set()
     assert Quote.objects.values_list("last", "suspect").get() == (100, 70)

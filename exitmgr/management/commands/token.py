@@ -40,7 +40,9 @@ class Command(BaseCommand):
         elif verb == "list":
             for token in _tokens(options["user"]):
                 state = "valid until" if token.expiry > now else "ended"
-                self.stdout.write(f"{token.token_key}  {token.user.username}  {state} {token.expiry:%Y-%m-%d %H:%M} UTC")
+                self.stdout.write(
+                    f"{token.token_key}  {token.user.username}  {state} {token.expiry:%Y-%m-%d %H:%M} UTC"
+                )
         else:
             self.stdout.write(f"revoked the token of {_revoke(options['key'], now=now)}")
 
