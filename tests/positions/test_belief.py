@@ -78,7 +78,7 @@ def test_the_first_print_stands_alone(_case: str, print_: Tick, expected: tuple[
     ],
 )
 def test_an_unbelievable_print_is_refused_and_leaves_the_suspect(_case: str, print_: Tick, refusal: Refusal) -> None:
-    suspect = Suspect(Decimal(150), None)
+    suspect = Suspect(Decimal(150), NOW)
 
     assert judge(print_, seen=SEEN, suspect=suspect, limits=LIMITS) == (None, refusal, suspect)
 
@@ -201,7 +201,7 @@ TICKS = st.lists(
 )
 
 
-@given(TICKS, st.none() | st.just(SEEN), st.none() | st.just(Suspect(Decimal(60), None)), st.sampled_from([1, 20]))
+@given(TICKS, st.none() | st.just(SEEN), st.none() | st.just(Suspect(Decimal(60), NOW - MICROSECOND)), st.sampled_from([1, 20]))
 def test_many_at_once_are_judged_as_one_by_one(
     ticks: list[Tick], seen: View | None, suspect: Suspect | None, collar: int
 ) -> None:
