@@ -60,7 +60,11 @@ class SoleScheduler(Scheduler):
             application_name="beat",
             options="-c statement_timeout=5000",
         )
-        row = session.execute("SELECT pg_try_advisory_lock(%s)", [LOCK_KEY]).fetchone()
+        try:
+            row = session.execute("SELECT pg_try_advisory_lock(%s)", [LOCK_KEY]).fetchone()
+        except psycopg.Error:
+            session.close()
+            raise
         if row is None or not row[0]:
             session.close()
             return False

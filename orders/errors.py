@@ -41,6 +41,10 @@ class NotSent(BrokerError):
         self.retry_after = retry_after
 
 
+class LeaseOver(NotSent):
+    """A claimed order waited so long for its turn that another worker may soon claim it; it is left to that one."""
+
+
 class Refused(BrokerError):
     """The broker said no, provably; nothing exists there under this client order id.
 

@@ -75,15 +75,18 @@ class Follower:
             self._stopping.wait(RESTART_SECONDS)
 
     def _hear(self, account_id: int, reports: Sequence[OrderReport]) -> None:
-        close_old_connections()
-        try:
-            applied = apply_reports(account_id=account_id, reports=reports, now=self._clock())
-        except Error as error:
-            # the poll asks about these orders once the database is back
-            log.warning("updates_not_applied account_id=%s reports=%s error=%s", account_id, len(reports), error)
+        """Book reports; while the database is away they are kept, because nobody says them twice."""
+        while not self._stopping.is_set():
+            try:
+                close_old_connections()
+                applied = apply_reports(account_id=account_id, reports=reports, now=self._clock())
+            except Error as error:
+                log.warning("updates_wait account_id=%s reports=%s error=%s", account_id, len(reports), error)
+                self._stopping.wait(RESTART_SECONDS)
+                continue
+            for report in applied.unmatched:
+                log.info("order_of_somebody_else account_id=%s broker_order_id=%s", account_id, report.broker_order_id)
             return
-        for report in applied.unmatched:
-            log.info("order_of_somebody_else account_id=%s broker_order_id=%s", account_id, report.broker_order_id)
 
     def _catch_up(self, account_id: int) -> None:
         """Nothing said while we were away is repeated: have every working order asked about."""

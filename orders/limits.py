@@ -11,7 +11,9 @@ RETRY_DELAY_SECONDS = 5.0
 RESUBMIT_ATTEMPTS = 3
 RESUBMIT_DELAY_SECONDS = 1.0
 #: How long a worker may be busy with a claimed order before another may take it over.
-LEASE_SECONDS = 30
+LEASE_SECONDS = 15
+#: Longest one call to a broker takes (2 s to connect, 5 s to answer); nobody starts one the lease may not outlast.
+CALL_SECONDS = 7
 #: Longest wait between tries to reach a broker that does not answer at all.
 UNREACHABLE_CEILING_SECONDS = 30.0
 UNKNOWN_RECHECK_SECONDS = 1.0

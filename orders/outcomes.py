@@ -11,7 +11,16 @@ from django.db import transaction
 from alerts.events import Happening, write_events
 from alerts.models import Severity
 from alerts.notices import raise_alert
-from orders.errors import AccountRefused, BrokerError, NotSent, OutcomeUnknown, RefusalKind, Refused, StillUnknown
+from orders.errors import (
+    AccountRefused,
+    BrokerError,
+    LeaseOver,
+    NotSent,
+    OutcomeUnknown,
+    RefusalKind,
+    Refused,
+    StillUnknown,
+)
 from orders.lanes import ring_advance_on_commit
 from orders.limits import (
     RETRY_ATTEMPTS,
@@ -68,7 +77,7 @@ def settle_failure(*, order_id: int, epoch: int, error: BrokerError, now: dateti
             order.reserved = Decimal(0)
             _alert_given_up(order, error, now=now)
             ring_advance_on_commit()
-        elif order.epoch >= RETRY_ATTEMPTS and isinstance(error, NotSent):
+        elif order.epoch >= RETRY_ATTEMPTS and isinstance(error, NotSent) and not isinstance(error, LeaseOver):
             _alert_unreachable(order, error, now=now)
         elif event is OrderEvent.LOST and _is_overdue(order, now=now):
             _alert_outcome_unknown(order, error, now=now)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
@@ -19,8 +20,8 @@ from django.db import connection
 
 from alerts.notices import resolve_alerts
 from orders.brokers.protocol import Broker, OrderRef, OrderReport, OrderSide, OrderType, SubmitRequest, TimeInForce
-from orders.errors import BrokerError, NotSent, OutcomeUnknown, RefusalKind, Refused, StillUnknown
-from orders.limits import LEASE_SECONDS
+from orders.errors import BrokerError, LeaseOver, NotSent, OutcomeUnknown, RefusalKind, Refused, StillUnknown
+from orders.limits import CALL_SECONDS, LEASE_SECONDS
 from orders.outcomes import outcome_unknown_key, settle_failure, unreachable_key
 from orders.states import CLAIMABLE
 from orders.updates import apply_reports
@@ -32,6 +33,7 @@ log = logging.getLogger(__name__)
 CONCURRENCY = 8
 
 _TOO_MUCH = RefusalKind.HELD_QUANTITY
+_AT_ONCE = 0.01
 
 BrokerFor = Callable[[int], Broker]
 Connect = Callable[[Collection[int]], BrokerFor]
@@ -55,6 +57,8 @@ class Claimed:
     maybe_sent_at: datetime | None
     #: Whether the position still holds what an exit is to sell; an entry always is.
     covered: bool
+    #: `time.monotonic()` after which no call may begin; the wall clock may be stepped.
+    call_before: float
     request: SubmitRequest
 
 
@@ -116,6 +120,7 @@ def claim(*, order_ids: Sequence[int], worker: str) -> list[Claimed]:
 
     A halted account sends only emergencies, a reduce-only one only exits: the switch is read in the same statement.
     """
+    call_before = time.monotonic() + LEASE_SECONDS - CALL_SECONDS
     with connection.cursor() as cursor:
         cursor.execute(
             _CLAIM,
@@ -134,6 +139,7 @@ def claim(*, order_ids: Sequence[int], worker: str) -> list[Claimed]:
             epoch=row[2],
             maybe_sent_at=row[3],
             covered=row[15],
+            call_before=call_before,
             request=SubmitRequest(
                 client_order_id=row[5],
                 symbol=row[6],
@@ -166,6 +172,8 @@ def send(claimed: Claimed, broker_for: BrokerFor, clock: Clock) -> Answer:
             return Answer(claimed, found, None)
         if not claimed.covered:
             raise Refused("the position holds less than this order would sell", kind=_TOO_MUCH, permanent=True)
+        if time.monotonic() > claimed.call_before:
+            raise LeaseOver("the broker is slow; the lease may end before its answer", retry_after=_AT_ONCE)
         return Answer(claimed, broker_for(claimed.account_id).submit(claimed.request), None)
     except BrokerError as error:
         return Answer(claimed, None, error)

@@ -17,8 +17,8 @@ from django.db.models import Q
 from alerts.events import write_events
 from alerts.models import Severity
 from alerts.notices import raise_alert
-from orders.booking import Changed, book_end, book_fill
 from orders.acceptances import accept_orders, is_plain_acknowledgement
+from orders.booking import Changed, book_end, book_fill
 from orders.brokers.protocol import OrderReport, ReportedState
 from orders.lanes import ring_advance_on_commit
 from orders.models import Order
@@ -85,9 +85,7 @@ def _apply_together(*, account_id: int, reports: Sequence[OrderReport], now: dat
         with transaction.atomic(durable=True):  # apart from the rest, which locks positions before orders
             accepted = accept_orders(account_id=account_id, reports=plain, now=now)
     rest = [
-        report
-        for report in reports
-        if report.client_order_id not in accepted or not is_plain_acknowledgement(report)
+        report for report in reports if report.client_order_id not in accepted or not is_plain_acknowledgement(report)
     ]
     if not rest:
         return Applied()

@@ -219,4 +219,3 @@ def raw_order(position: Position, **fields: Any) -> Order:
         "created_at": utc_now(),
     }
     return Order.objects.create(**wanted | fields)
-

@@ -35,10 +35,10 @@ COLUMNS: tuple[tuple[str, JustifyMethod, bool], ...] = (
     ("order", "right", True),
 )  # fmt: skip
 LEGEND = (
-    "level: the price the plan named.  slip: fill against level, positive is worse.\n"
-    "ms: from the price's receipt to the broker's acceptance"
+    "level: the price the plan named; slip: fill against level, positive is worse; ms: from the receipt of the price "
+    "to the broker's acceptance of the order. A price more than 20 % away counts once a second one confirms it."
 )
-WIDE_LEGEND = f"{LEGEND}; market ms: from the price's emission to the order, on the broker's clock."
+WIDE_LEGEND = f"{LEGEND} market ms: from the emission of the price to the order's arrival, on the broker's clock."
 GAIN, LOSS, FAINT = "green", "red", "bright_black"
 
 
@@ -84,7 +84,7 @@ class Display:
 
     def see_verdict(self, outcomes: Sequence[Outcome], checks: Sequence[Check], figures: Mapping[str, str]) -> None:
         """Write the totals and the checks."""
-        legend = WIDE_LEGEND if self._console.width >= WIDE else f"{LEGEND}."
+        legend = WIDE_LEGEND if self._console.width >= WIDE else LEGEND
         self._console.print(Padding(Text(legend, style=FAINT), (0, 0, 1, 1)))
         grid = Table.grid(padding=(0, 2))
         grid.add_column(style="bold", no_wrap=True)
@@ -92,8 +92,8 @@ class Display:
         sums = total(outcomes)
         grid.add_row("exits", _reasons(sums))
         grid.add_row("realised P&L", _money(sums.realized_pnl))
-        grid.add_row("price received → order accepted", _quantiles(sums.accepted_ms))
-        grid.add_row("price emitted → order at the broker", _quantiles(sums.market_ms))
+        grid.add_row("receipt to acceptance", _quantiles(sums.accepted_ms))
+        grid.add_row("emission to broker", _quantiles(sums.market_ms))
         for name, value in figures.items():
             grid.add_row(name, value)
         self._console.rule("[bold]Totals", style=FAINT, align="left")

@@ -14,7 +14,7 @@ from config.demo.book import OrderRow, PositionRow
 from config.demo.scenes import Trade, Word
 from config.demo.simulator import Ledger
 from config.demo.tape import Print
-from config.demo.verdict import MANUAL, Leaving, Story, first_reached, levels
+from config.demo.verdict import MANUAL, STOP, Leaving, Story, first_reached, levels
 from positions.pnl import slippage_bps
 
 BUY = "buy"
@@ -187,12 +187,18 @@ def total(outcomes: Iterable[Outcome]) -> Totals:
     return Totals(
         positions=len(chosen),
         exits=len(exits),
-        by_reason=dict(sorted(Counter(leaving.reason for leaving in exits).items())),
+        by_reason=dict(sorted(Counter(leaving.reason for leaving in exits).items(), key=_in_order)),
         realized_pnl=sum((outcome.realized_pnl for outcome in chosen), Decimal(0)),
         retries=sum(leaving.retries for leaving in exits),
         accepted_ms=quantiles([one.accepted_ms for one in demanded if one.accepted_ms is not None]),
         market_ms=quantiles([one.market_ms for one in demanded if one.market_ms is not None]),
     )
+
+
+def _in_order(counted: tuple[str, int]) -> tuple[int, str]:
+    """Return the place of a reason: stops, targets, then what was done by hand."""
+    reason, _ = counted
+    return (0 if reason == STOP else 2 if reason == MANUAL else 1), reason
 
 
 def quantiles(values: Sequence[float]) -> dict[str, float | None]:

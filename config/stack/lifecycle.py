@@ -208,6 +208,9 @@ class Stack:
             progress("Stopping the stack a killed launcher left behind")
             self._stop()
             return
+        if self._supervisord is not None:
+            self._supervisord.wait()  # it was killed and this launcher lives: nobody else can reap it
+            self._supervisord = None
         if cleared := clear_leftovers(self.var, services=self.services):
             progress(f"Cleared {cleared} processes a killed supervisor left behind")
 

@@ -61,7 +61,10 @@ def test_other_keys_are_other_alerts():
 
 @pytest.mark.parametrize(
     ("constraint", "fields"),
-    [("alert_severity_is_known", {"severity": "loud"}), ("alert_is_open_once_per_key", {"dedupe_key": "exit_failed:7"})],
+    [
+        ("alert_severity_is_known", {"severity": "loud"}),
+        ("alert_is_open_once_per_key", {"dedupe_key": "exit_failed:7"}),
+    ],
 )
 def test_the_database_refuses(constraint, fields):
     alarm()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import logging
 import time
@@ -35,31 +36,34 @@ def other_app(**conf: Any) -> Celery:
 # -- the guard
 
 
-def test_a_torn_down_channel_raises_what_its_callers_can_handle():
+def test_a_torn_down_channel_raises_what_its_callers_can_handle(monkeypatch):
     with app.connection_for_read() as kept:
         channel = kept.default_channel
         assert channel._connparams()["client_name"] == "exitmgr"
-        channel.connection.client = None  # what the consumer's `collect` leaves behind when Redis restarts
-        with pytest.raises(redis.exceptions.ConnectionError, match="channel is closed"):
-            channel._connparams()
-        channel.connection = None
-        with pytest.raises(redis.exceptions.ConnectionError, match="channel is closed"):
-            channel._connparams()
+        with monkeypatch.context() as torn:
+            torn.setattr(channel.connection, "client", None)  # what `collect` leaves behind when Redis restarts
+            with pytest.raises(redis.exceptions.ConnectionError, match="channel is closed"):
+                channel._connparams()
+        with monkeypatch.context() as torn:
+            torn.setattr(channel, "connection", None)
+            with pytest.raises(redis.exceptions.ConnectionError, match="channel is closed"):
+                channel._connparams()
 
 
 def test_the_guard_stands_on_every_channel():
     assert kombu_redis.Channel._connparams.__module__ == "config.celery"
 
 
-def test_kombu_still_needs_the_guard():
+def test_kombu_still_needs_the_guard(monkeypatch):
     """When this fails kombu has learned it by itself, and the guard can go."""
     from config.celery import _connparams as without_guard
 
     with app.connection_for_read() as kept:
         channel = kept.default_channel
-        channel.connection.client = None
-        with pytest.raises(AttributeError):
-            without_guard(channel)
+        with monkeypatch.context() as torn:
+            torn.setattr(channel.connection, "client", None)
+            with pytest.raises(AttributeError):
+                without_guard(channel)
 
 
 # -- routes
@@ -116,8 +120,6 @@ def test_a_doorbell_carries_ids_and_nothing_else(own_keys):
     envelope = json.loads(message)
     assert envelope["content-type"] == "application/json"
     assert envelope["properties"]["priority"] == 0
-    import base64
-
     args, kwargs, _ = json.loads(base64.b64decode(envelope["body"]))
     assert (args, kwargs, envelope["headers"]["task"]) == ([], {"order_ids": [7, 8]}, "orders.submit")
 

@@ -34,7 +34,7 @@ def _plain_static_files(settings: Any) -> None:
 
 
 @pytest.fixture
-def account(transactional_db: None) -> Account:
+def account(db: None) -> Account:
     return Account.objects.create(
         name="paper",
         broker="paper",
@@ -46,7 +46,7 @@ def account(transactional_db: None) -> Account:
 
 
 @pytest.fixture
-def instrument(transactional_db: None) -> Instrument:
+def instrument(db: None) -> Instrument:
     """AAPL, last seen at 99.90 / 100.10."""
     made = Instrument.objects.create(symbol="AAPL")
     push("AAPL", bid="99.90", ask="100.10")
@@ -84,7 +84,7 @@ def hold(account: Account, instrument: Instrument) -> Callable[..., Position]:
 
 
 @pytest.fixture
-def person(transactional_db: None) -> Callable[..., User]:
+def person(db: None) -> Callable[..., User]:
     """Return a function that makes a user of a role; without one, a user who may do nothing."""
 
     def make(role: str | None = None, **attributes: Any) -> User:

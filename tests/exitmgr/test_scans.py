@@ -205,9 +205,7 @@ def test_a_stop_that_finds_everything_claimed_is_latched_and_goes_out_when_the_q
     assert f.triggers_of(position)["stop_loss"] == "breached"
     f.push_price("100")  # the price comes back; the stop has been hit all the same
     look()
-    apply_reports(
-        account_id=manual.account_id, reports=[f.report_of(manual, ReportedState.REJECTED)], now=f.utc_now()
-    )
+    apply_reports(account_id=manual.account_id, reports=[f.report_of(manual, ReportedState.REJECTED)], now=f.utc_now())
     advance(now=f.utc_now())
     assert orders_of(position) == [("manual", D(10)), ("stop_loss", D(10))]
     assert f.triggers_of(position)["stop_loss"] == "fired"

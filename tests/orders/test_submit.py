@@ -266,7 +266,9 @@ def test_no_transaction_is_open_while_the_broker_is_called(transactional_db):
 
     class Watching(ScriptedBroker):
         def submit(self, request):
-            order = Order.objects.get(client_order_id=request.client_order_id)  # committed, or another session would not
+            order = Order.objects.get(
+                client_order_id=request.client_order_id
+            )  # committed, or another session would not
             seen.append((order.state, connection.in_atomic_block))
             connection.close()
             return super().submit(request)
@@ -339,3 +341,18 @@ def test_a_found_order_that_already_filled_is_booked_from_the_lookup():
     assert f.read_again(order).state == "filled"
     closed = f.read_again(position)
     assert (closed.status, closed.realized_pnl, closed.reserved) == ("closed", D("-15"), D(0))
+
+
+def test_nobody_starts_a_call_that_the_lease_may_not_outlast(monkeypatch):
+    order, broker = f.exit_order(f.hold()), ScriptedBroker()
+    monkeypatch.setattr("orders.submit.CALL_SECONDS", LEASE_SECONDS + 1)  # as if the claim were that old
+    send(order, broker)
+    assert broker.sent == []
+    left = f.read_again(order)
+    assert (left.state, left.tries, left.epoch) == ("pending", 0, 1)
+    assert not Alert.objects.exists()
+
+    monkeypatch.undo()
+    due_again(order)
+    send(order, broker)
+    assert client_ids(broker.sent) == [order.client_order_id]

@@ -97,6 +97,49 @@ def test_old_news_changes_nothing():
     assert Order.objects.filter(pk=order.pk).values(*before).get() == before
 
 
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("pending", "submitted"),
+        ("submitting", "submitted"),
+        ("unknown", "submitted"),
+        ("submitted", "submitted"),
+        ("partially_filled", "partially_filled"),
+        ("cancel_requested", "cancel_requested"),
+        ("filled", "filled"),
+        ("cancelled", "cancelled"),
+    ],
+)
+def test_an_acknowledgement_moves_an_order_as_its_table_says(before, after):
+    ended = f.utc_now() if before in ("filled", "cancelled") else None
+    order = f.raw_order(f.hold(), state=before, ended_at=ended, lease_until=f.utc_now())
+    for _ in range(2):
+        tell(order, f.report_of(order))
+    kept = f.read_again(order)
+    assert (kept.state, kept.broker_order_id, kept.ended_at) == (after, f"broker-{order.pk}", ended)
+    assert kept.lease_until is None
+    assert Event.objects.filter(kind="order_accepted", order_ref=order.pk).count() == 1
+
+
+def test_acknowledgements_fills_and_strangers_of_one_batch_are_each_booked():
+    account = f.make_account()
+    first, second, third = (f.exit_order(f.hold(account=account)) for _ in range(3))
+    stranger = f.report_of(f.exit_order(f.hold()))
+    applied = apply_reports(
+        account_id=account.pk,
+        reports=[
+            f.report_of(first),
+            f.report_of(second),
+            f.report_of(second, S.FILLED, executions=[f.fill_of("10")]),
+            stranger,
+            f.report_of(third, executions=[f.fill_of("4")]),
+        ],
+        now=f.utc_now(),
+    )
+    states = [f.read_again(order).state for order in (first, second, third)]
+    assert (states, applied.unmatched) == (["submitted", "filled", "partially_filled"], [stranger])
+
+
 def test_a_fill_after_the_end_is_still_a_fill():
     position = f.hold()
     order = sent_exit(position)
@@ -301,9 +344,7 @@ def test_every_order_of_the_news_ends_the_same():
 def test_repeated_reordered_and_delayed_reports_end_as_the_ordered_ones(data):
     entry_parts = data.draw(st.sampled_from([[("10", "100")], [("4", "100"), ("6", "101")], PARTS]))
     exit_parts, end = data.draw(
-        st.sampled_from(
-            [(PARTS, S.FILLED), (PARTS[:2], S.CANCELLED), ([], S.EXPIRED), ([("10", "99")], S.FILLED)]
-        )
+        st.sampled_from([(PARTS, S.FILLED), (PARTS[:2], S.CANCELLED), ([], S.EXPIRED), ([("10", "99")], S.FILLED)])
     )
     ends = []
     for shuffled in (False, True):
