@@ -70,7 +70,7 @@ class Ground:
         self.until(stored)
 
     def hold(self, instrument: Instrument, count: int, *, plan: dict[str, Any]) -> list[int]:
-        """Make the simulator hold `count` x 10 units bought at 100, register a position for each 10, return their ids."""
+        """Make the simulator hold `count` x 10 units bought at 100 and return the ids of a position for each 10."""
         self.control(
             "POST",
             "/positions",

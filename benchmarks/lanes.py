@@ -42,8 +42,8 @@ def _backlog(ground: Ground) -> dict[str, Any]:
     )
     ground.await_calm()
     lanes = [lane for lane, _ in started]
-    last_stop = max(at for lane, at in started if lane == "stop_loss")
-    first_other = min(at for lane, at in started if lane != "stop_loss")
+    last_stop = max(at for lane, at in started if at and lane == "stop_loss")
+    first_other = min(at for lane, at in started if at and lane != "stop_loss")
     return {
         "backlog": len(started),
         "inversions": inversions(lanes),

@@ -1,4 +1,4 @@
-"""From a price pushed at the venue to the exit accepted by the broker, through every process, one by one and in a burst."""
+"""From a price at the venue to the exit accepted by the broker, through every process, one by one and in a burst."""
 
 from __future__ import annotations
 
@@ -42,7 +42,9 @@ def _singles(ground: Ground) -> dict[str, Any]:
         pushed = datetime.now(UTC)
         ground.price(instrument.symbol, "98", "98.02")
         (order,) = ground.await_exits(held)
-        assert order.accepted_at and order.priced_at and order.submitted_at
+        assert order.accepted_at
+        assert order.priced_at
+        assert order.submitted_at
         spans.append(milliseconds(order.accepted_at, pushed))
         stages["price_to_stored"].append(milliseconds(order.priced_at, pushed))
         stages["price_to_claimed"].append(milliseconds(order.submitted_at, pushed))

@@ -38,7 +38,8 @@ def run(ground: Ground) -> dict[str, Any]:
 def _one_scan() -> float:
     with connection.cursor() as cursor:
         cursor.execute(
-            "UPDATE positions_quote SET dirty = true, seq = seq + 1, received_at = clock_timestamp() WHERE source = 'bench'"
+            "UPDATE positions_quote SET dirty = true, seq = seq + 1, received_at = clock_timestamp()"
+            " WHERE source = 'bench'"
         )
     begin = time.perf_counter()
     done = scan(now=datetime.now(UTC))
@@ -49,7 +50,7 @@ def _one_scan() -> float:
 
 
 def _make_rows(account_id: int, size: int) -> None:
-    """Fill the tables in SQL: `size` long positions at 100 with a stop at 99 and a target at 102, none of them reached."""
+    """Fill the tables in SQL: `size` long positions at 100 with a stop at 99 and a target at 102, none reached."""
     with connection.cursor() as cursor:
         cursor.execute(
             """
@@ -69,8 +70,9 @@ def _make_rows(account_id: int, size: int) -> None:
         )
         cursor.execute(
             """
-            INSERT INTO positions_position (account_id, instrument_id, strategy, side, status, quantity, exited, reserved,
-                                            entry_cost, exit_value, fees, realized_pnl, exit_seq, exit_reason, opened_at)
+            INSERT INTO positions_position (account_id, instrument_id, strategy, side, status, quantity, exited,
+                                            reserved, entry_cost, exit_value, fees, realized_pnl, exit_seq,
+                                            exit_reason, opened_at)
             SELECT %s, i.id, 'bench', 1, 'open', 10, 0, 0, 1000, 0, 0, 0, 0, '', now()
               FROM generate_series(1, %s / %s) AS n, positions_instrument i WHERE i.symbol LIKE 'SCAN.%%'
             """,

@@ -125,7 +125,7 @@ def _trigger(bracket: Bracket, level: LevelTrigger, *, position: Position, seq: 
 
 
 def arm_or_alert(bracket: Bracket, *, position: Position, now: datetime) -> None:
-    """Arm a bracket whose entry filled; a plan that no longer fits the fill price leaves it in error and calls a person."""
+    """Arm a bracket whose entry filled; a plan that does not fit the fill leaves it in error and calls a person."""
     try:
         arm(bracket, position=position, now=now)
     except InvalidPlan as error:
@@ -138,7 +138,7 @@ def arm_or_alert(bracket: Bracket, *, position: Position, now: datetime) -> None
             kind="bracket_error",
             severity=Severity.CRITICAL,
             title=f"Position {position.pk} in {position.instrument} has no protection",
-            message=f"Its plan does not fit the fill at {position.average_entry:f}: {error}. Exit it or give it a new plan.",
+            message=f"Its plan does not fit the fill at {position.average_entry:f}: {error}. Exit it by hand.",
             dedupe_key=f"bracket_error:{bracket.pk}",
             requires_action=True,
             account_ref=position.account_id,

@@ -1,4 +1,4 @@
-"""The only maker of exit orders. Scan, people and follow-ups all come through `make_exits`, under the position's lock."""
+"""The only maker of exit orders: scan, people and follow-ups all come through `make_exits`, with the lock held."""
 
 from __future__ import annotations
 

@@ -140,8 +140,9 @@ def peak_and_trough(position: Position, *, until: datetime) -> Extremes:
 def note_extremes(*, limit: int = 200) -> int:
     """Write peak and trough into positions that were closed since the last time, and return into how many."""
     closed = list(
-        Position.objects.filter(status=PositionStatus.CLOSED, peak__isnull=True, closed_at__isnull=False)
-        .order_by("pk")[:limit]
+        Position.objects.filter(status=PositionStatus.CLOSED, peak__isnull=True, closed_at__isnull=False).order_by(
+            "pk"
+        )[:limit]
     )
     for position in closed:
         assert position.closed_at is not None  # noqa: S101 - filtered

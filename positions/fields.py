@@ -9,7 +9,6 @@ from django.db import models
 
 from positions.credentials import decrypt, encrypt
 
-
 _Set = TypeVar("_Set")
 _Get = TypeVar("_Get")
 

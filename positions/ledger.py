@@ -128,7 +128,10 @@ def release(position: Position, *, quantity: Decimal) -> None:
 
 
 def _free(position: Position, quantity: Decimal) -> Decimal:
-    """Return the reservation less `quantity`, kept within the remainder: a fill after a cancel sells what another exit reserved."""
+    """Return the reservation less `quantity`, kept within the remainder.
+
+    A fill heard after its order's cancel has sold what another exit had meanwhile reserved.
+    """
     return min(max(position.reserved - quantity, Decimal(0)), position.remaining)
 
 

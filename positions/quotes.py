@@ -250,7 +250,7 @@ def _read(symbols: Iterable[str], *, sql: str, now: datetime) -> list[_Row]:
                 Suspect(suspect, suspect_at) if suspect is not None else None,
                 has_bar,
             )
-            for symbol, id_, collar_pct, seq, bid, ask, last, source_at, suspect, suspect_at, has_bar in cursor.fetchall()
+            for symbol, id_, collar_pct, seq, bid, ask, last, source_at, suspect, suspect_at, has_bar in cursor
         ]
 
 

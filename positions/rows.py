@@ -1,4 +1,4 @@
-"""Writing many rows back in one statement. Django's bulk_update builds a CASE per column, which is too slow for a burst."""
+"""Writing many rows back in one statement; Django's bulk_update builds a CASE per column, too slow for a burst."""
 
 from __future__ import annotations
 

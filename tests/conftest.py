@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 
 import pytest
 from django.db import connection
+from pytest_django.plugin import DjangoDbBlocker
 
 
 @pytest.fixture(scope="session")
@@ -19,13 +19,9 @@ def django_db_modify_db_settings(django_db_modify_db_settings_parallel_suffix: N
 
 
 @pytest.fixture(scope="session")
-def django_db_setup(django_db_setup: None, django_db_blocker: pytest.FixtureRequest) -> Iterator[None]:
-    """Let the test runner empty the journal between tests; the guard itself is tested with the trigger switched on."""
-    with django_db_blocker.unblock():  # type: ignore[attr-defined]
-        with connection.cursor() as cursor:
-            cursor.execute(
-                "SELECT tgname FROM pg_trigger WHERE tgrelid = 'alerts_event'::regclass AND tgname LIKE '%never_emptied%'"
-            )
-            (name,) = cursor.fetchone()
-            cursor.execute(f'ALTER TABLE alerts_event DISABLE TRIGGER "{name}"')
-    yield
+def django_db_setup(django_db_setup: None, django_db_blocker: DjangoDbBlocker) -> None:
+    """Let the test runner empty the journal between tests; the guard is tested with its trigger switched on."""
+    with django_db_blocker.unblock(), connection.cursor() as cursor:
+        cursor.execute("SELECT tgname FROM pg_trigger WHERE tgname LIKE '%event_is_never_emptied%'")
+        (name,) = cursor.fetchone()
+        cursor.execute(f'ALTER TABLE alerts_event DISABLE TRIGGER "{name}"')

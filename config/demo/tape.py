@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
 from collections import defaultdict
@@ -36,14 +37,17 @@ class Tape:
         self._stopping = threading.Event()
         self.broken = False  #: the stream ended while it was wanted, so prints may be missing
         self._socket: ClientConnection | None = None
+        self._open = contextlib.ExitStack()
         self._thread = threading.Thread(target=self._record, name="tape", daemon=True)
 
     def __enter__(self) -> Self:
-        self._socket = connect(self._url, open_timeout=SECONDS, max_queue=None)
-        for message in (self._login, {"action": "subscribe", "quotes": ["*"]}):
-            self._socket.send(json.dumps(message))
-        while '"subscription"' not in str(self._socket.recv(timeout=SECONDS)):
-            pass
+        with contextlib.ExitStack() as opening:
+            self._socket = opening.enter_context(connect(self._url, open_timeout=SECONDS, max_queue=None))
+            for message in (self._login, {"action": "subscribe", "quotes": ["*"]}):
+                self._socket.send(json.dumps(message))
+            while '"subscription"' not in str(self._socket.recv(timeout=SECONDS)):
+                pass
+            self._open = opening.pop_all()
         self._thread.start()
         return self
 
@@ -51,8 +55,7 @@ class Tape:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stopping.set()
-        if self._socket is not None:
-            self._socket.close()
+        self._open.close()
         self._thread.join(timeout=SECONDS)
 
     def of(self, symbol: str) -> list[Print]:

@@ -10,7 +10,7 @@ from config.ports import LOOPBACK, read_ports
 from config.secrets import load_secrets
 
 
-class UnknownAddress(RuntimeError):  # noqa: N818  the name says what happened
+class UnknownAddress(RuntimeError):
     """Nobody has said where a service is."""
 
 

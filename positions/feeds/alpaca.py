@@ -71,9 +71,7 @@ class AlpacaFeed:
                 if ticks:
                     _deliver(ticks, on_ticks=on_ticks)
 
-        stay_connected(
-            url=self._url, follow=follow, until=until, headers={"Content-Type": "application/msgpack"}
-        )
+        stay_connected(url=self._url, follow=follow, until=until, headers={"Content-Type": "application/msgpack"})
 
     def _sign_in(self, socket: ClientConnection) -> None:
         _expect(socket, "connected")
@@ -126,9 +124,7 @@ def _price(number: object) -> Decimal | None:
     return price or None
 
 
-def _follow_symbols(
-    socket: ClientConnection, *, subscribed: frozenset[str], wanted: frozenset[str]
-) -> frozenset[str]:
+def _follow_symbols(socket: ClientConnection, *, subscribed: frozenset[str], wanted: frozenset[str]) -> frozenset[str]:
     for action, changed in (("subscribe", wanted - subscribed), ("unsubscribe", subscribed - wanted)):
         names = sorted(changed)
         for first in range(0, len(names), _SYMBOLS_A_MESSAGE):

@@ -201,7 +201,12 @@ TICKS = st.lists(
 )
 
 
-@given(TICKS, st.none() | st.just(SEEN), st.none() | st.just(Suspect(Decimal(60), NOW - MICROSECOND)), st.sampled_from([1, 20]))
+@given(
+    TICKS,
+    st.none() | st.just(SEEN),
+    st.none() | st.just(Suspect(Decimal(60), NOW - MICROSECOND)),
+    st.sampled_from([1, 20]),
+)
 def test_many_at_once_are_judged_as_one_by_one(
     ticks: list[Tick], seen: View | None, suspect: Suspect | None, collar: int
 ) -> None:

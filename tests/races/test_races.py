@@ -140,7 +140,7 @@ def test_four_tellers_of_the_same_shuffled_reports_book_what_one_would_in_order(
     def stories():
         orders = [f.exit_order(f.hold(account=account)) for _ in range(4)]
         told = [
-            story_of(order, [f.fill_of(quantity, price, fee="0.02") for quantity, price in zip("352", prices)])
+            story_of(order, [f.fill_of(quantity, price, fee="0.02") for quantity, price in zip("352", prices, strict=True)])
             for order in orders
         ]
         return orders, told
