@@ -255,6 +255,6 @@ def test_the_feed_waits_for_an_id_that_may_still_appear(db: None) -> None:
     (later,) = tell("after")
     told = [event.pk for event in events_after(after=first - 1, limit=10, now=NOW)]
     assert told == [first]
-    assert events_after(after=first, limit=10, now=NOW + OPEN_AT_MOST) == []
+    assert events_after(after=first, limit=10, now=NOW + OPEN_AT_MOST - timedelta(seconds=1)) == []
     told = [event.pk for event in events_after(after=first, limit=10, now=NOW + OPEN_AT_MOST + timedelta(seconds=1))]
     assert told == [later]
