@@ -56,11 +56,13 @@ class TokenScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-ca
 
 
 def add_problems(result: dict[str, Any], **_: Any) -> dict[str, Any]:
-    """Say of every operation that anything but success is a problem."""
+    """Say of every operation what it does in one line, and that anything but success is a problem."""
     result["components"]["schemas"]["Problem"] = _PROBLEM
     content = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
     for operations in result["paths"].values():
         for method, operation in operations.items():
             if method in _METHODS:
+                words = " ".join(operation.get("description", "").split())
+                operation["summary"] = words.split(". ")[0].rstrip(".")
                 operation["responses"]["default"] = {"description": "What went wrong.", "content": content}
     return result

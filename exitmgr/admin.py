@@ -16,7 +16,7 @@ from unfold.enums import ActionVariant
 
 from exitmgr import setup_admin  # noqa: F401 - registers accounts, instruments and people
 from exitmgr.exits import retry_exit
-from exitmgr.leaving import actor_of, ask_page, leave_page
+from exitmgr.leaving import actor_of, ask_page, is_id, leave_page
 from exitmgr.models import Bracket, Heartbeat, Trigger
 from exitmgr.queries import brackets_in_detail, positions_on_the_desk, timeline
 from exitmgr.remarks import remark_on_order
@@ -44,6 +44,10 @@ class OrderInline(RowInline):
     fk_name = "position"
     columns = ("intent", "reason", "side", "quantity", "filled_quantity", "state", "attempt", "created_at", "ended_at")
     ordering = ("-pk",)
+
+    def get_queryset(self, request: HttpRequest) -> Any:
+        """Return orders with the instrument their names show."""
+        return super().get_queryset(request).select_related("instrument")
 
 
 class TriggerInline(RowInline):
@@ -170,7 +174,7 @@ class PositionAdmin(RowAdmin):
         """Return whether the user may leave positions; a closed one offers nothing to leave."""
         if not request.user.has_perm("positions.change_position"):
             return False
-        return object_id is None or not Position.objects.filter(pk=object_id, status=PositionStatus.CLOSED).exists()
+        return object_id is None or not _exists(Position, object_id, status=PositionStatus.CLOSED)
 
     @action(description="Exit…", url_path="exit", icon="logout", permissions=["act"])
     def exit_part(self, request: HttpRequest, object_id: str) -> HttpResponse:
@@ -190,7 +194,7 @@ class PositionAdmin(RowAdmin):
 
     def change_view(self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: Any = None) -> Any:
         """Show the position with its history."""
-        events = timeline(int(object_id)).order_by("-pk")[:_SHOWN_EVENTS] if object_id.isdecimal() else []
+        events = timeline(int(object_id)).order_by("-pk")[:_SHOWN_EVENTS] if is_id(object_id) else []
         return super().change_view(request, object_id, form_url, {**(extra_context or {}), "timeline": events})
 
 
@@ -202,12 +206,12 @@ class OrderDesk(OrderAdmin):
 
     def has_cancel_permission(self, request: HttpRequest, object_id: Any = None) -> bool:
         """Return whether the user may call the order off, and whether it may still be."""
-        return _may_act(request) and (object_id is None or not _order(object_id, state__in=TERMINAL))
+        return _may_act(request) and (object_id is None or not _exists(Order, object_id, state__in=TERMINAL))
 
     def has_retry_permission(self, request: HttpRequest, object_id: Any = None) -> bool:
         """Return whether the user may send it again, and whether it is a failed exit."""
         failed = TERMINAL - {OrderState.FILLED}
-        return _may_act(request) and (object_id is None or _order(object_id, intent="exit", state__in=failed))
+        return _may_act(request) and (object_id is None or _exists(Order, object_id, intent="exit", state__in=failed))
 
     @action(description="Cancel", icon="cancel", variant=ActionVariant.WARNING, permissions=["cancel"])
     def cancel(self, request: HttpRequest, object_id: str) -> HttpResponse:
@@ -237,8 +241,8 @@ def _may_act(request: HttpRequest) -> bool:
     return bool(request.user.has_perm("orders.change_order"))
 
 
-def _order(order_id: Any, **condition: Any) -> bool:
-    return Order.objects.filter(pk=order_id, **condition).exists()
+def _exists(model: type[Position | Order], object_id: Any, **condition: Any) -> bool:
+    return is_id(str(object_id)) and model._default_manager.filter(pk=object_id, **condition).exists()
 
 
 @admin.register(Bracket)

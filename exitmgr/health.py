@@ -40,7 +40,7 @@ def alive(_request: HttpRequest) -> JsonResponse:
 def ready(_request: HttpRequest) -> JsonResponse:
     """Name every part an exit needs and whether it works; 503 when one does not."""
     began = time.monotonic()
-    running = {name: _pool().submit(_timed, check) for name, check in CHECKS.items()}
+    running = {name: _pool(name).submit(_timed, check) for name, check in CHECKS.items()}
     wait(running.values(), timeout=DEADLINE)
     parts = {name: _told(future) for name, future in running.items()}
     is_ready = all(part["up"] for part in parts.values())
@@ -54,10 +54,10 @@ def ready(_request: HttpRequest) -> JsonResponse:
     )
 
 
-@lru_cache(maxsize=1)
-def _pool() -> ThreadPoolExecutor:
-    """Return the threads that ask; one that hangs keeps its place until its own time limit, and no longer."""
-    return ThreadPoolExecutor(max_workers=8, thread_name_prefix="ready")
+@lru_cache
+def _pool(name: str) -> ThreadPoolExecutor:
+    """Return the threads that ask about one part; what hangs keeps them busy, and those of no other part."""
+    return ThreadPoolExecutor(max_workers=2, thread_name_prefix=f"ready-{name}")
 
 
 def _timed(check: Callable[[], str]) -> tuple[str, float]:

@@ -89,7 +89,7 @@ def leave_page(model_admin: Any, request: HttpRequest, object_id: str, *, emerge
     """Show what leaving would do and ask; on the answer request the exit and tell what came of it."""
     position = _one(positions_on_the_desk(), object_id)
     form_class: type[forms.Form] = EmergencyForm if emergency else LeaveForm
-    form = form_class(request.POST or None)
+    form = form_class(request.POST if request.method == "POST" else None)
     if request.method == "POST" and form.is_valid():
         reason = ExitReason.EMERGENCY if emergency else ExitReason.MANUAL
         _leave(request, position.pk, reason=reason, **form.cleaned_data)
@@ -120,7 +120,7 @@ def ask_page(
 ) -> HttpResponse:
     """Ask about an order; on a yes do the verb (order id, note, now) and tell what it says, or why it refused."""
     order = _one(listed_orders(), object_id)
-    form = EmergencyForm(request.POST or None)
+    form = EmergencyForm(request.POST if request.method == "POST" else None)
     if request.method == "POST" and form.is_valid():
         _tell(request, lambda: verb(order.pk, form.cleaned_data["note"], datetime.now(UTC)))
         return redirect("admin:orders_order_change", order.pk)
@@ -192,13 +192,14 @@ def _held(position: Position) -> Sequence[tuple[str, str]]:
 
 
 def _one(rows: Any, object_id: str) -> Any:
-    found = rows.filter(pk=int(object_id)).first() if _is_id(object_id) else None
+    found = rows.filter(pk=int(object_id)).first() if is_id(object_id) else None
     if found is None:
         raise Http404("there is no such row")
     return found
 
 
-def _is_id(text: str) -> bool:
+def is_id(text: str) -> bool:
+    """Return whether an address names a row: digits that fit a bigint."""
     return text.isascii() and text.isdecimal() and len(text) <= _LONGEST_ID
 
 

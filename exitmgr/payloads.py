@@ -17,7 +17,7 @@ from orders.api import OrderSerializer
 from positions.api import PositionSerializer
 from positions.models import Account, Instrument, Position
 from positions.values import AssetClass, Side
-from positions.wire import Moment, Number, Row, Strict, Word, shown
+from positions.wire import Moment, Number, Row, Strict, Word, shown, spell
 
 _LONGEST_NOTE = 500
 _LONGEST_KEY = 64
@@ -82,14 +82,24 @@ class PositionWithPlanSerializer(PositionSerializer):
 class PositionDetailSerializer(PositionSerializer):
     """A position, its worth, its plan with every trigger, and the orders that may still trade."""
 
-    peak = Number(source="highest", read_only=True, allow_null=True, places=8)
-    trough = Number(source="lowest", read_only=True, allow_null=True, places=8)
+    peak = serializers.SerializerMethodField()
+    trough = serializers.SerializerMethodField()
     bracket = serializers.SerializerMethodField()
     live_orders = serializers.SerializerMethodField()
 
     class Meta(PositionSerializer.Meta):
         fields: tuple[str, ...] = (*PositionSerializer.Meta.fields, "peak", "trough", "bracket", "live_orders")
         read_only_fields: tuple[str, ...] = fields
+
+    @extend_schema_field(Number())
+    def get_peak(self, position: Any) -> str:
+        """Return the highest price since the entry; of a closed position the one until then."""
+        return spell(position.highest if position.peak is None else position.peak, places=8)
+
+    @extend_schema_field(Number())
+    def get_trough(self, position: Any) -> str:
+        """Return the lowest price since the entry; of a closed position the one until then."""
+        return spell(position.lowest if position.trough is None else position.trough, places=8)
 
     @extend_schema_field(BracketSerializer(allow_null=True))
     def get_bracket(self, position: Position) -> Any:

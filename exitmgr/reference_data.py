@@ -17,7 +17,7 @@ _SECRET: Final = frozenset({"credentials"})
 
 def add_instrument(*, values: Mapping[str, Any], now: datetime, actor: str) -> Instrument:
     """Make a symbol known."""
-    with transaction.atomic(durable=True):
+    with transaction.atomic():
         instrument = Instrument.objects.create(**values)
         write_events(
             [Happening(kind="instrument_added", actor=actor, data={"symbol": instrument.symbol, **values})], now=now

@@ -13,19 +13,21 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from django.db import connection, transaction
+from django.db import InterfaceError, OperationalError, connection, transaction
 
+from alerts.models import Severity
+from alerts.notices import raise_alert
 from exitmgr.exits import ExitIntent, make_exits
 from exitmgr.models import Trigger
+from exitmgr.probes import Candidate, probe_levels, snapshots_of, still_armed
 from exitmgr.rules.fire import by_precedence, fire_level
-from exitmgr.rules.types import Decision, Direction, LevelTrigger, Urgency
+from exitmgr.rules.types import Decision, Urgency
 from exitmgr.states import TriggerStatus
 from orders.models import Order
-from positions.fields import plain
 from positions.locks import lock_positions
-from positions.models import Position
+from positions.models import Position, Quote
 from positions.rows import write_back
-from positions.values import Basis, Range, Snapshot
+from positions.values import Snapshot
 
 log = logging.getLogger(__name__)
 
@@ -45,14 +47,9 @@ class Scanned:
     orders: int = 0
     more: bool = False
 
-
-@dataclass(slots=True)
-class _Candidate:
-    trigger_id: int
-    position_id: int
-    rule: LevelTrigger
-    armed_seq: int
-    instrument_id: int
+    def __add__(self, other: Scanned) -> Scanned:
+        """Return what two scans did together."""
+        return Scanned(self.symbols + other.symbols, self.candidates + other.candidates, self.orders + other.orders)
 
 
 _TAKE = """
@@ -63,42 +60,6 @@ SELECT q.instrument_id
  LIMIT %(symbols)s
    FOR UPDATE SKIP LOCKED
 """
-
-# Each probe is a range of the partial index (instrument, basis, direction, level) that is empty unless something
-# fires; LIMIT inside the lateral keeps the planner from turning four probes a symbol into one pass over all triggers.
-# What the rules would not fire is left out, or it would crowd out what they would: triggers armed after the interval's
-# extremes, and targets of positions that are wholly claimed.
-_ONE_PROBE = """
-       (SELECT t.* FROM exitmgr_trigger t
-         WHERE t.status = 'armed' AND t.kind = 'level' AND t.instrument_id = q.instrument_id
-           AND t.basis = '{basis}' AND t.direction = '{direction}' AND t.level {comparison} q.{extreme}
-           AND (t.armed_seq <= q.from_seq OR t.level {comparison} q.{basis})
-           AND (t.urgency <= {stop} OR EXISTS (SELECT FROM positions_position p
-                                                WHERE p.id = t.position_id AND p.quantity > p.exited + p.reserved))
-         LIMIT %(triggers)s)"""
-_SIDES = (
-    ("bid", "fall", ">=", "bid_low"),
-    ("ask", "rise", "<=", "ask_high"),
-    ("bid", "rise", "<=", "bid_high"),
-    ("ask", "fall", ">=", "ask_low"),
-)
-_PROBE = """
-SELECT hit.id, hit.position_id, hit.basis, hit.direction, hit.level, hit.fraction_pct, hit.reason, hit.rung,
-       hit.armed_seq, q.instrument_id
-  FROM positions_quote q
- CROSS JOIN LATERAL ({probes}
-       ) AS hit
- WHERE q.instrument_id = ANY(%(ids)s)
- ORDER BY hit.urgency, hit.id
- LIMIT %(triggers)s
-""".format(
-    probes="\n       UNION ALL".join(
-        _ONE_PROBE.format(
-            basis=basis, direction=direction, comparison=comparison, extreme=extreme, stop=int(Urgency.STOP)
-        )
-        for basis, direction, comparison, extreme in _SIDES
-    )
-)
 
 _CLEAR = """
 UPDATE positions_quote
@@ -112,11 +73,36 @@ def scan(*, now: datetime, instrument_ids: Collection[int] | None = None, everyt
     """Fire whatever the latest prices, and their extremes since the last scan, have reached.
 
     By default the quotes that changed; `instrument_ids` looks at those in any case, `everything` at all of them.
+    An instrument that cannot be scanned calls a person and does not hold up the others.
+
+    :raises OperationalError: the database went away.
     """
+    try:
+        return _scan_together(now=now, instrument_ids=instrument_ids, everything=everything)
+    except (OperationalError, InterfaceError):
+        raise
+    except Exception:
+        log.exception("scan_failed: one by one from here")
+    quotes = Quote.objects.all() if everything else Quote.objects.filter(dirty=True)
+    if instrument_ids is not None and not everything:
+        quotes = Quote.objects.filter(pk__in=instrument_ids)
+    total = Scanned()
+    for instrument_id in quotes.order_by("pk").values_list("pk", flat=True):
+        try:
+            total += _scan_together(now=now, instrument_ids=[instrument_id], everything=False)
+        except (OperationalError, InterfaceError):
+            raise
+        except Exception as error:
+            log.exception("scan_failed instrument_id=%s", instrument_id)
+            _alert_not_scanned(instrument_id, error, now=now)
+    return total
+
+
+def _scan_together(*, now: datetime, instrument_ids: Collection[int] | None, everything: bool) -> Scanned:
     total = Scanned()
     while True:
         done = _scan_once(now=now, instrument_ids=instrument_ids, everything=everything)
-        total = Scanned(total.symbols + done.symbols, total.candidates + done.candidates, total.orders + done.orders)
+        total += done
         if not done.more:
             return total
 
@@ -126,7 +112,7 @@ def _scan_once(*, now: datetime, instrument_ids: Collection[int] | None, everyth
         taken = _take(now=now, instrument_ids=instrument_ids, everything=everything)
         if not taken:
             return Scanned()
-        candidates = _probe(taken)
+        candidates = probe_levels(taken, limit=TRIGGERS_AT_ONCE)
         more = len(candidates) == TRIGGERS_AT_ONCE
         orders, idle = _fire(candidates, now=now) if candidates else (0, True)
         # a full batch leaves the intervals in place for the next one, unless it could not fire anything at all
@@ -151,67 +137,13 @@ def _take(*, now: datetime, instrument_ids: Collection[int] | None, everything: 
         return [row[0] for row in cursor.fetchall()]
 
 
-def _probe(instrument_ids: Sequence[int]) -> list[_Candidate]:
-    with connection.cursor() as cursor:
-        cursor.execute(_PROBE, {"ids": list(instrument_ids), "triggers": TRIGGERS_AT_ONCE})
-        return [
-            _Candidate(
-                trigger_id=row[0],
-                position_id=row[1],
-                rule=LevelTrigger(
-                    basis=Basis(row[2]),
-                    direction=Direction(row[3]),
-                    level=plain(row[4]),
-                    fraction_pct=row[5],
-                    reason=row[6],
-                    rung=row[7],
-                ),
-                armed_seq=row[8],
-                instrument_id=row[9],
-            )
-            for row in cursor.fetchall()
-        ]
-
-
-def _snapshots(instrument_ids: Collection[int]) -> dict[int, tuple[Snapshot, dict[str, Any]]]:
-    with connection.cursor() as cursor:
-        cursor.execute(
-            """
-            SELECT q.instrument_id, i.symbol, q.bid, q.bid_low, q.bid_high, q.ask, q.ask_low, q.ask_high,
-                   q.last, q.last_low, q.last_high, q.seq, q.from_seq, q.source_at, q.received_at, q.source
-              FROM positions_quote q JOIN positions_instrument i ON i.id = q.instrument_id
-             WHERE q.instrument_id = ANY(%s)
-            """,
-            [list(instrument_ids)],
-        )
-        return {row[0]: (_snapshot(row), _evidence(row)) for row in cursor.fetchall()}
-
-
-def _snapshot(row: tuple[Any, ...]) -> Snapshot:
-    return Snapshot(
-        symbol=row[1],
-        bid=Range(*map(plain, row[2:5])),
-        ask=Range(*map(plain, row[5:8])),
-        last=Range(*map(plain, row[8:11])),
-        seq=row[11],
-        from_seq=row[12],
-        source_at=row[13],
-        received_at=row[14],
-    )
-
-
-def _evidence(row: tuple[Any, ...]) -> dict[str, Any]:
-    names = ("bid", "bid_low", "bid_high", "ask", "ask_low", "ask_high", "last")
-    figures = {name: f"{plain(value):f}" for name, value in zip(names, row[2:9], strict=True)}
-    return {**figures, "seq": row[11], "source": row[15], "source_at": row[13].isoformat()}
-
-
-def _fire(candidates: Sequence[_Candidate], *, now: datetime) -> tuple[int, bool]:
+def _fire(candidates: Sequence[Candidate], *, now: datetime) -> tuple[int, bool]:
     """Make the orders of what really fires; return how many, and whether no trigger left the scan."""
-    seen = _snapshots({candidate.instrument_id for candidate in candidates})
+    seen = snapshots_of({candidate.instrument_id for candidate in candidates})
     positions = lock_positions(candidate.position_id for candidate in candidates)
-    decided: dict[int, list[tuple[Decision, _Candidate]]] = defaultdict(list)
-    for candidate in candidates:
+    armed = still_armed(candidates)
+    decided: dict[int, list[tuple[Decision, Candidate]]] = defaultdict(list)
+    for candidate in armed:
         decision = fire_level(candidate.rule, seen[candidate.instrument_id][0], armed_seq=candidate.armed_seq)
         if decision is not None:
             decided[candidate.position_id].append((decision, candidate))
@@ -224,10 +156,10 @@ def _fire(candidates: Sequence[_Candidate], *, now: datetime) -> tuple[int, bool
     ]
     made = make_exits(intents, now=now, actor="scan")
     fired = _mark(ranked, made, now=now)
-    return len(made), fired == 0
+    return len(made), fired == 0 and len(armed) == len(candidates)
 
 
-def _in_order(pairs: list[tuple[Decision, _Candidate]]) -> list[tuple[Decision, _Candidate]]:
+def _in_order(pairs: list[tuple[Decision, Candidate]]) -> list[tuple[Decision, Candidate]]:
     by_identity = {id(decision): candidate for decision, candidate in pairs}
     return [(decision, by_identity[id(decision)]) for decision in by_precedence(decision for decision, _ in pairs)]
 
@@ -237,7 +169,7 @@ def _intent(decision: Decision, position: Position, seen: tuple[Snapshot, dict[s
     return ExitIntent(position=position, decision=decision, priced_at=snapshot.received_at, quote=evidence)
 
 
-def _mark(ranked: Sequence[tuple[Decision, _Candidate]], made: dict[int, Order], *, now: datetime) -> int:
+def _mark(ranked: Sequence[tuple[Decision, Candidate]], made: dict[int, Order], *, now: datetime) -> int:
     """Move the triggers: with an order they have fired; a stop that found everything claimed waits as breached."""
     changed: list[Trigger] = []
     for index, (decision, candidate) in enumerate(ranked):
@@ -255,3 +187,15 @@ def _mark(ranked: Sequence[tuple[Decision, _Candidate]], made: dict[int, Order],
         )
     write_back(changed, fields=["status", "fired_at", "seen_price", "order"])
     return len(changed)
+
+
+def _alert_not_scanned(instrument_id: int, error: Exception, *, now: datetime) -> None:
+    raise_alert(
+        kind="scan_failed",
+        severity=Severity.CRITICAL,
+        title=f"Instrument {instrument_id} cannot be scanned",
+        message=f"{type(error).__name__}: {error}. Its positions are NOT watched: mend its triggers or exit by hand.",
+        dedupe_key=f"scan_failed:{instrument_id}",
+        requires_action=True,
+        now=now,
+    )

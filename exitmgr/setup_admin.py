@@ -19,6 +19,7 @@ from unfold.widgets import UnfoldAdminPasswordWidget, UnfoldAdminURLInputWidget
 
 from exitmgr.leaving import actor_of
 from exitmgr.reference_data import add_instrument, change_account, change_instrument
+from exitmgr.tokens import revoke_token
 from positions.admin import PlainColumns, RowAdmin
 from positions.models import Account, Instrument
 
@@ -173,3 +174,12 @@ class TokenAdmin(RowAdmin):
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         """Return whether the user may revoke tokens."""
         return bool(request.user.has_perm("knox.delete_authtoken"))
+
+    def delete_model(self, request: HttpRequest, obj: AuthToken) -> None:
+        """Hand the token to the verb that journals its end."""
+        revoke_token(obj, now=datetime.now(UTC), actor=actor_of(request))
+
+    def delete_queryset(self, request: HttpRequest, queryset: Any) -> None:
+        """Revoke each chosen token."""
+        for row in queryset.select_related("user"):
+            self.delete_model(request, row)

@@ -7,7 +7,7 @@ from typing import Any
 
 from django.db.models import QuerySet
 from django_filters import rest_framework as filters
-from drf_spectacular.utils import OpenApiExample, extend_schema, inline_serializer
+from drf_spectacular.utils import OpenApiExample, extend_schema, extend_schema_field, inline_serializer
 from rest_framework import mixins, serializers, viewsets
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -17,7 +17,7 @@ from positions.pushed_quotes import MOST_QUOTES, read_quotes
 from positions.quotes import write_quotes
 from positions.states import PositionStatus
 from positions.values import Side
-from positions.wire import Number, Row, Strict
+from positions.wire import Number, Row, Strict, spell
 
 #: Ids fit a bigint; anything longer is no id of ours.
 ID_PATTERN = r"\d{1,18}"
@@ -91,7 +91,7 @@ class PositionSerializer(Row):
     price = Number(read_only=True, allow_null=True)
     priced_at = serializers.DateTimeField(read_only=True, allow_null=True)
     unrealized_pnl = Number(read_only=True, allow_null=True, places=8)
-    unrealized_pct = Number(read_only=True, allow_null=True, places=4)
+    unrealized_pct = serializers.SerializerMethodField()
     evaluated_at = serializers.DateTimeField(read_only=True, allow_null=True)
 
     class Meta:
@@ -103,6 +103,13 @@ class PositionSerializer(Row):
             "opened_at", "closed_at",
         )  # fmt: skip
         read_only_fields: tuple[str, ...] = fields
+
+    @extend_schema_field(Number(allow_null=True))
+    def get_unrealized_pct(self, position: Any) -> str | None:
+        """Return the gain in percent of the entry price; of a closed position there is none any more."""
+        if position.status == PositionStatus.CLOSED or position.unrealized_pct is None:
+            return None
+        return spell(position.unrealized_pct, places=4)
 
     def get_side(self, position: Position) -> str:
         """Return "long" or "short"."""

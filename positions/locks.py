@@ -20,7 +20,7 @@ def lock_positions(ids: Iterable[int]) -> dict[int, Position]:
         return {}
     rows = (
         Position.objects.select_for_update(of=("self",), no_key=True)
-        .select_related("instrument", "account")
+        .select_related("instrument")
         .filter(pk__in=wanted)
         .order_by("pk")
     )

@@ -11,14 +11,16 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
+import psycopg
 import requests
 from rich.console import Console
+from websockets.exceptions import WebSocketException
 
 from config.demo.book import Book
 from config.demo.desk import Desk, DeskRefused, make_token
 from config.demo.display import Display
 from config.demo.home import DIRECTORY, NotOurs, empty_home
-from config.demo.outcomes import as_json, total
+from config.demo.outcomes import Untold, as_json, total
 from config.demo.run import Course, Run, Stuck
 from config.demo.scenes import SCENES
 from config.demo.simulator import ControlRefused, Simulator
@@ -32,7 +34,9 @@ from config.stack.supervision import SupervisionError
 #: The demonstration brings its own servers, whatever the environment says of others.
 FOREIGN = {"DATABASE_URL", "REDIS_URL", "EXITMGR_VAR", "EXITMGR_STACK", "DEMO_BEGAN"}
 MISTAKES = (StackError, SupervisionError, EmbeddedError, PortsError, SecretsError, NotOurs)
-FAILURES = (Stuck, DeskRefused, ControlRefused, requests.RequestException, LookupError)
+OUTSIDE = (requests.RequestException, psycopg.Error, WebSocketException, OSError)
+FAILURES = (Stuck, Untold, DeskRefused, ControlRefused, *OUTSIDE)
+NARROW = 100  #: characters a line has where there is no terminal to ask
 
 
 def main() -> int:
@@ -45,6 +49,8 @@ def main() -> int:
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
     console = Console(stderr=asked.json, highlight=False)
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console.width = NARROW
     started = time.monotonic() - _seconds_already_spent()
     try:
         return _run(console, var=asked.var.absolute(), keep=asked.keep, as_object=asked.json, started=started)
@@ -53,6 +59,8 @@ def main() -> int:
         return 2
     except FAILURES as error:
         sys.stderr.write(f"error: {error}\n")
+        if asked.json:
+            sys.stdout.write(json.dumps({"passed": False, "error": str(error)}) + "\n")
         return 1
     except KeyboardInterrupt:
         sys.stderr.write("stopped\n")

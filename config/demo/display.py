@@ -26,13 +26,12 @@ from config.demo.verdict import MANUAL
 NEW_YORK = ZoneInfo("America/New_York")
 LATEST = 8  #: exits that the live picture lists
 WIDE = 130  #: characters from which the tables show more
-#: Name, alignment, and whether only a wide terminal shows it.
-COLUMNS: tuple[tuple[str, JustifyMethod, bool], ...] = (
-    ("#", "right", False), ("position", "left", False), ("qty", "right", False), ("entry", "right", False),
-    ("stop", "right", False), ("target", "right", False), ("further targets", "left", True),
-    ("left by", "left", False), ("sold", "right", False), ("level", "right", False), ("fill", "right", False),
-    ("slip bps", "right", False), ("P&L", "right", False), ("ms", "right", False), ("market ms", "right", True),
-    ("order", "right", True),
+#: Name, alignment, and the width of the console from which the column is shown.
+COLUMNS: tuple[tuple[str, JustifyMethod, int], ...] = (
+    ("#", "right", 0), ("position", "left", 0), ("qty", "right", 90), ("entry", "right", 0), ("stop", "right", 0),
+    ("target", "right", 90), ("further targets", "left", WIDE), ("left by", "left", 0), ("sold", "right", 0),
+    ("level", "right", 0), ("fill", "right", 0), ("slip bps", "right", 0), ("P&L", "right", 0), ("ms", "right", 0),
+    ("market ms", "right", WIDE), ("order", "right", WIDE),
 )  # fmt: skip
 LEGEND = (
     "level: the price the plan named; slip: fill against level, positive is worse; ms: from the receipt of the price "
@@ -79,7 +78,7 @@ class Display:
         """Write the table of a scene."""
         self._end_live()
         self._console.print()
-        self._console.print(_scene_table(scene, number, outcomes, wide=self._console.width >= WIDE))
+        self._console.print(_scene_table(scene, number, outcomes, width=self._console.width))
         self._console.print(Padding(_summary(total(outcomes)), (0, 0, 1, 1)))
 
     def see_verdict(self, outcomes: Sequence[Outcome], checks: Sequence[Check], figures: Mapping[str, str]) -> None:
@@ -128,7 +127,7 @@ def _picture(moment: Moment) -> RenderableType:
     bar = Table.grid(padding=(0, 1))
     bar.add_row(
         Text("09:30", style=FAINT),
-        ProgressBar(total=1, completed=moment.progress, width=48),
+        ProgressBar(total=1, completed=moment.progress, width=48, complete_style="cyan", finished_style="cyan"),
         Text("16:00", style=FAINT),
         Text(_clock(moment.market_time), style="bold"),
     )
@@ -145,7 +144,7 @@ def _picture(moment: Moment) -> RenderableType:
         ("realised ", FAINT),
         _money(realized),
     )
-    lines: list[RenderableType] = [head, bar, _prices(moment), state]
+    lines: list[RenderableType] = [head, bar, Text(""), _prices(moment), state, Text("")]
     lines += [Padding(line, (0, 0, 0, 2)) for line in latest]
     lines += [Text("")] * (LATEST - len(latest))  # a picture of one height does not jump
     return Group(Text(""), *lines)
@@ -175,17 +174,17 @@ def _told(order: OrderRow, position: PositionRow) -> Text:
     )
 
 
-def _scene_table(scene: Scene, number: int, outcomes: Sequence[Outcome], *, wide: bool) -> Table:
+def _scene_table(scene: Scene, number: int, outcomes: Sequence[Outcome], *, width: int) -> Table:
     table = Table(
         title=Text.assemble((f" {number}  ", FAINT), (f"{scene.session}  ", "bold"), scene.title),
         title_justify="left",
         title_style="",
         box=None,
-        padding=(0, 2 if wide else 1, 0, 0),
+        padding=(0, 2 if width >= WIDE else 1, 0, 0),
         header_style=FAINT,
     )
-    for name, justify, wide_only in COLUMNS:
-        if wide or not wide_only:
+    for name, justify, least_width in COLUMNS:
+        if width >= least_width:
             table.add_column(name, justify=justify, no_wrap=True)
     for outcome in outcomes:
         for place, leaving in enumerate(outcome.exits or [None]):

@@ -20,6 +20,10 @@ from positions.pnl import slippage_bps
 BUY = "buy"
 
 
+class Untold(RuntimeError):
+    """A position has no beginning that could be told; the message says what is missing."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Opened:
     """A trade and the entry order that the API made of it."""
@@ -71,7 +75,7 @@ def tell_stories(
 ) -> list[Story]:
     """Return the story of each position, its entry price and times taken from the broker's ledger.
 
-    :raises LookupError: an entry never became a position, or the broker does not know it.
+    :raises Untold: an entry never became a position, or the broker does not know it.
     """
     rows = {order.id: order for order in orders}
     held = {position.id: position for position in positions}
@@ -79,11 +83,11 @@ def tell_stories(
     for one in opened:
         entry = rows[one.order_id]
         if entry.position_id is None:
-            raise LookupError(f"entry order {entry.id} of {entry.symbol} has no position; it is {entry.state}")
+            raise Untold(f"entry order {entry.id} of {entry.symbol} has no position; it is {entry.state}")
         executions = [e for e in ledger.executions if e.order_id == entry.broker_order_id]
         quantity = sum((e.quantity for e in executions), Decimal(0))
         if not quantity:
-            raise LookupError(f"the broker has no execution of entry order {entry.id}")
+            raise Untold(f"the broker has no execution of entry order {entry.id}")
         exits = [order for order in orders if order.intent == "exit" and order.position_id == entry.position_id]
         broker_ids = {order.broker_order_id for order in exits}
         fills = [e.at for e in ledger.executions if e.order_id in broker_ids]
@@ -147,7 +151,8 @@ def _exit(order: OrderRow, *, reached: datetime | None, sent_at: datetime | None
     base, fill = order.trigger_price or order.expected_price, order.fill_price
     slippage = None
     if base is not None and fill is not None:
-        slippage = slippage_bps(exit_side=1 if order.side == BUY else -1, expected=base, got=fill)
+        exact = slippage_bps(exit_side=1 if order.side == BUY else -1, expected=base, got=fill)
+        slippage = exact.quantize(Decimal("0.01"))
     return Exit(
         order_id=order.id,
         reason=order.reason,

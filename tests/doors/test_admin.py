@@ -13,6 +13,7 @@ from django.contrib.messages import get_messages
 from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
+from knox.models import AuthToken
 
 from alerts.models import Alert, Event, Severity
 from alerts.notices import raise_alert
@@ -341,3 +342,14 @@ def test_the_page_of_a_position_takes_a_bounded_number_of_queries(root: Client, 
     request_exit(position_id=position.pk, now=NOW, actor="test", reason="emergency")
     assert Order.objects.filter(position=position).count() == 3
     assert count() == few
+
+
+def test_a_token_is_revoked_with_an_event(root: Client, person: Person) -> None:
+    row, token = AuthToken.objects.create(person("viewer"))
+    table = root.get("/admin/knox/authtoken/").content.decode()
+    assert row.token_key in table
+    assert token not in table
+    assert root.post(f"/admin/knox/authtoken/{row.pk}/delete/", {"post": "yes"}).status_code == 302
+    assert not AuthToken.objects.exists()
+    told = Event.objects.get(kind="token_revoked")
+    assert (told.actor, told.data) == ("root", {"user": "viewer", "token": row.token_key})

@@ -258,3 +258,14 @@ def test_the_feed_waits_for_an_id_that_may_still_appear(db: None) -> None:
     assert events_after(after=first, limit=10, now=NOW + OPEN_AT_MOST - timedelta(seconds=1)) == []
     told = [event.pk for event in events_after(after=first, limit=10, now=NOW + OPEN_AT_MOST + timedelta(seconds=1))]
     assert told == [later]
+
+
+def test_a_closed_position_keeps_the_figures_of_its_end(viewer: APIClient, hold: Hold) -> None:
+    position = hold("10")
+    Position.objects.filter(pk=position.pk).update(
+        status="closed", exited=10, exit_value=990, closed_at=NOW, peak=Decimal("101.5"), trough=Decimal(99)
+    )
+    push("AAPL", bid="110", ask="111")
+    shown = viewer.get(f"/api/v1/positions/{position.pk}").json()
+    assert (shown["unrealized_pnl"], shown["unrealized_pct"]) == ("0", None)
+    assert (shown["peak"], shown["trough"]) == ("101.5", "99")

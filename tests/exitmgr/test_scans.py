@@ -8,8 +8,8 @@ from decimal import Decimal
 import pytest
 from django.db import connection
 
-from alerts.models import Event
-from exitmgr import scans
+from alerts.models import Alert, Event
+from exitmgr import probes, scans
 from exitmgr.advance import advance
 from exitmgr.entries import register_position
 from exitmgr.exits import request_exit
@@ -264,7 +264,7 @@ def test_what_cannot_fire_does_not_crowd_out_what_can(monkeypatch):
     f.push_price("98.90")
     f.push_price("100")
     seq = Quote.objects.get().seq
-    Trigger.objects.filter(pk__in=[trigger.pk for trigger in many(20)]).update(armed_seq=seq, urgency=0)
+    Trigger.objects.filter(pk__in=[trigger.pk for trigger in many(20, level="98.95")]).update(armed_seq=seq, urgency=0)
     look()
     assert orders_of(position) == [("stop_loss", D(10))]
     assert Order.objects.count() == 1
@@ -279,6 +279,19 @@ def test_targets_that_are_wholly_claimed_do_not_crowd_out_those_that_can_fire(mo
     f.push_price("102.10")
     look()
     assert orders_of(free) == [("take_profit_1", D(10))]
+
+
+def test_one_instrument_that_cannot_be_scanned_does_not_hold_up_the_others():
+    sick, sound = f.hold(symbol="SICK"), f.hold(symbol="WELL")
+    Trigger.objects.filter(position=sick, reason="stop_loss").update(reason="no reason we know")
+    for symbol in ("SICK", "WELL"):
+        f.set_quote("100", symbol=symbol)
+        f.push_price("98.90", symbol=symbol)
+    assert look().orders == 1
+    assert (orders_of(sick), orders_of(sound)) == ([], [("stop_loss", D(10))])
+    alert = Alert.objects.get()
+    assert (alert.kind, alert.severity) == ("scan_failed", "critical")
+    assert dict(Quote.objects.values_list("instrument__symbol", "dirty")) == {"SICK": True, "WELL": False}
 
 
 def test_scans_probe_the_index_and_never_read_every_trigger():
@@ -307,7 +320,7 @@ def test_scans_probe_the_index_and_never_read_every_trigger():
     with connection.cursor() as cursor:
         cursor.execute("ANALYZE exitmgr_trigger, positions_quote, positions_position")
         cursor.execute(
-            "EXPLAIN " + scans._PROBE,
+            "EXPLAIN " + probes.PROBE,
             {"ids": [instrument.pk for instrument in instruments], "triggers": scans.TRIGGERS_AT_ONCE},
         )
         plan = "\n".join(line for (line,) in cursor.fetchall())

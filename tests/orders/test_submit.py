@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import time
+from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
 
 import pytest
 from django.db import connection
 
+import orders.submit
 from alerts.models import Alert
 from orders.brokers.protocol import ReportedState
 from orders.brokers.registry import connect
 from orders.errors import AccountRefused, NotSent, OutcomeUnknown, RefusalKind, Refused
-from orders.limits import LEASE_SECONDS
+from orders.limits import CALL_SECONDS, LEASE_SECONDS
 from orders.models import Order
 from orders.outcomes import settle_failure
-from orders.submit import claim, submit
+from orders.submit import claim, settle, submit
 from orders.sync import due_orders
 from positions.models import Account, Position
 from positions.values import TradingState
@@ -31,6 +34,11 @@ def send(order, broker, *, later=0):
     return submit(
         order_ids=[order.pk], worker="w", connect=to(broker), clock=lambda: f.utc_now() + timedelta(seconds=later)
     )
+
+
+def send_one(claimed, broker):
+    """Make the call of one claimed order."""
+    return orders.submit.send(claimed, lambda _account_id: broker, f.utc_now)
 
 
 def due_again(order):
@@ -226,6 +234,21 @@ def test_a_defect_of_an_adapter_leaves_the_outcome_unknown():
     send(order, broker)
     assert f.read_again(order).state == "unknown"
     assert "ZeroDivisionError" in f.read_again(order).last_error
+
+
+def test_no_call_begins_that_the_lease_may_not_outlast():
+    order, broker = f.exit_order(f.hold()), ScriptedBroker()
+    for _ in range(4):
+        due_again(order)
+        (claimed,) = claim(order_ids=[order.pk], worker="w")
+        assert claimed.call_before - time.monotonic() <= LEASE_SECONDS - CALL_SECONDS
+        settle([send_one(replace(claimed, call_before=time.monotonic() - 1), broker)], clock=f.utc_now)
+        left = f.read_again(order)
+        assert (left.state, left.maybe_sent_at, left.tries) == ("pending", None, 0)
+    assert (broker.sent, Alert.objects.count()) == ([], 0)
+    due_again(order)
+    send(order, broker)
+    assert (len(broker.sent), f.read_again(order).state) == (1, "submitted")
 
 
 def test_an_exit_larger_than_what_remains_is_not_sent():

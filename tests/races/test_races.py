@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import random
+from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 from functools import partial
 
 import pytest
+from django.db import connection, transaction
 
 from alerts.models import Alert, Event
 from exitmgr.advance import advance
@@ -19,10 +21,12 @@ from orders.models import Fill, Order
 from orders.submit import claim, submit
 from orders.sync import due_orders
 from orders.updates import apply_reports
+from positions.locks import lock_position
 from positions.models import Position, Quote
 from tests import factories as f
 from tests.orders.scripted import ScriptedBroker, client_ids, to
 from tests.races.crowd import at_once
+from tests.simulator.box import eventually
 
 D = Decimal
 S = ReportedState
@@ -51,8 +55,6 @@ def test_two_scanners_of_the_same_prices_make_one_exit_each_trigger():
 
 
 def test_a_scan_passes_over_prices_another_scan_holds():
-    from django.db import transaction
-
     f.set_quote("100")
     position = f.hold()
     f.push_price("98.90")
@@ -61,6 +63,46 @@ def test_a_scan_passes_over_prices_another_scan_holds():
         (end,) = at_once(partial(scan, now=f.utc_now()))
         assert (end.symbols, end.orders) == (0, 0)
     assert scan(now=f.utc_now()).orders == 1
+
+
+def scan_while_held(position, change):
+    """Let a scan find a breach while the position is locked, change its triggers under the lock, and return its end."""
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        with transaction.atomic():
+            lock_position(position.pk)
+            waiting = pool.submit(at_once, partial(scan, now=f.utc_now()))
+            eventually(someone_waits_for_a_lock)
+            change(Trigger.objects.filter(position=position, reason="stop_loss"))
+        (end,) = waiting.result(timeout=10)
+    return end
+
+
+def someone_waits_for_a_lock():
+    """Return whether a session waits for another one's lock."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_stat_clear_snapshot()")
+        cursor.execute(
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+        )
+        return cursor.fetchone()[0] > 0
+
+
+def test_a_level_that_moves_away_while_the_scan_waits_does_not_fire():
+    f.set_quote("100")
+    position = f.hold()
+    f.push_price("98.90")
+    end = scan_while_held(position, lambda stops: stops.update(level=D("89.1")))
+    assert end.orders == 0
+    assert (Order.objects.count(), f.triggers_of(position)["stop_loss"]) == (0, "armed")
+
+
+def test_a_trigger_cancelled_while_the_scan_waits_neither_fires_nor_spoils_the_scan():
+    f.set_quote("100")
+    position, other = f.hold(), f.hold()
+    f.push_price("98.90")
+    end = scan_while_held(position, lambda stops: stops.update(status="cancelled"))
+    assert end.orders == 1
+    assert list(Order.objects.values_list("position_id", flat=True)) == [other.pk]
 
 
 def test_a_stop_and_a_person_at_the_same_moment_a_hundred_times():
@@ -140,7 +182,9 @@ def test_four_tellers_of_the_same_shuffled_reports_book_what_one_would_in_order(
     def stories():
         orders = [f.exit_order(f.hold(account=account)) for _ in range(4)]
         told = [
-            story_of(order, [f.fill_of(quantity, price, fee="0.02") for quantity, price in zip("352", prices, strict=True)])
+            story_of(
+                order, [f.fill_of(quantity, price, fee="0.02") for quantity, price in zip("352", prices, strict=True)]
+            )
             for order in orders
         ]
         return orders, told

@@ -1,4 +1,4 @@
-"""API tokens from the command line: made (and shown once), listed, revoked. Only their digests are kept."""
+"""API tokens from the command line: made and printed once, listed, revoked."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from django.contrib.auth import get_user_model
 from django.core.management.base import BaseCommand, CommandError
 from knox.models import AuthToken
 
-from alerts.events import Happening, write_events
+from exitmgr.tokens import create_token, revoke_token
 
 _ACTOR = "command line"
 _LONGEST_DAYS = 3650
@@ -50,9 +50,7 @@ class Command(BaseCommand):
 def _create(username: str, *, days: int, now: datetime) -> str:
     if not 1 <= days <= _LONGEST_DAYS:
         raise CommandError(f"--days must be from 1 to {_LONGEST_DAYS}; got {days}", returncode=2)
-    row, token = AuthToken.objects.create(_user(username), expiry=timedelta(days=days))
-    _tell("token_created", username, row.token_key, now=now)
-    return str(token)
+    return create_token(_user(username), valid_for=timedelta(days=days), now=now, actor=_ACTOR)
 
 
 def _revoke(key: str, *, now: datetime) -> str:
@@ -60,8 +58,7 @@ def _revoke(key: str, *, now: datetime) -> str:
     if not found:
         raise CommandError(f"there is no token {key!r}; `token list` shows what there is", returncode=2)
     for row in found:
-        row.delete()
-        _tell("token_revoked", row.user.username, row.token_key, now=now)
+        revoke_token(row, now=now, actor=_ACTOR)
     return str(found[0].user.username)
 
 
@@ -77,7 +74,3 @@ def _user(username: str) -> Any:
     if not found.is_active:
         raise CommandError(f"user {username!r} is not active", returncode=2)
     return found
-
-
-def _tell(kind: str, username: str, key: str, *, now: datetime) -> None:
-    write_events([Happening(kind=kind, actor=_ACTOR, data={"user": username, "token": key})], now=now)
