@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Final
 
-from django.db import transaction
+from django.db import IntegrityError, transaction
 
 from alerts.events import Happening, write_events
+from exitmgr.entries import EntryRefused
 from positions.models import Account, Instrument
 
 #: Never written to an event; only that they were replaced is told.
@@ -16,12 +17,20 @@ _SECRET: Final = frozenset({"credentials"})
 
 
 def add_instrument(*, values: Mapping[str, Any], now: datetime, actor: str) -> Instrument:
-    """Make a symbol known."""
-    with transaction.atomic():
-        instrument = Instrument.objects.create(**values)
-        write_events(
-            [Happening(kind="instrument_added", actor=actor, data={"symbol": instrument.symbol, **values})], now=now
-        )
+    """Make a symbol known.
+
+    :raises EntryRefused: it is known already.
+    """
+    try:
+        with transaction.atomic():
+            instrument = Instrument.objects.create(**values)
+            write_events(
+                [Happening(kind="instrument_added", actor=actor, data={"symbol": instrument.symbol, **values})], now=now
+            )
+    except IntegrityError as error:
+        if "symbol" not in str(error):
+            raise
+        raise EntryRefused({"symbol": f"{values['symbol']!r} is known already; change it instead"}) from None
     return instrument
 
 

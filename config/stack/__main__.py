@@ -75,11 +75,12 @@ def _up(stack: Stack, *, wait: bool) -> None:
 
 def _print_addresses(stack: Stack) -> None:
     secrets, urls = load_secrets(var=stack.var), stack.urls()
-    total = sum(stack.pss().values()) / 2**20
+    total = sum(stack.pss().values()) / 1e6
     _say("")
     _say(f"  admin     {urls['admin']}   admin / {secrets.admin_password}")
     _say(f"  API docs  {urls['api_docs']}")
     _say(f"  Flower    {urls['flower']}   {FLOWER_USER} / {secrets.flower_password}")
+    _say("  API token .venv/bin/python manage.py token create admin")
     _say(f"  logs      {stack.var / 'log'}")
     _say(f"  memory    {total:.0f} MB")
     _say("")
@@ -90,9 +91,9 @@ def _print_status(stack: Stack) -> None:
     _say(f"{'process':<14}{'pid':>8}  {'state':<10}{'up':>10}{'PSS MB':>9}")
     for row in rows:
         uptime = f"{row['uptime'] // 3600}:{row['uptime'] // 60 % 60:02}:{row['uptime'] % 60:02}"
-        memory = f"{row['pss'] / 2**20:>9.1f}"
+        memory = f"{row['pss'] / 1e6:>9.1f}"
         _say(f"{row['name']:<14}{row['pid'] or '-':>8}  {row['state']:<10}{uptime:>10}{memory}")
-    _say(f"{'total':<14}{'':>8}  {'':<10}{'':>10}{sum(row['pss'] for row in rows) / 2**20:>9.1f}")
+    _say(f"{'total':<14}{'':>8}  {'':<10}{'':>10}{sum(row['pss'] for row in rows) / 1e6:>9.1f}")
 
 
 def _say(line: str) -> None:

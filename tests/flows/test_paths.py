@@ -20,7 +20,7 @@ pytestmark = pytest.mark.flow
         ("a short at its target", "IBM", "short", "97.97", "97.99", "take_profit_1"),
     ],
 )
-def test_an_entry_fills_is_guarded_and_is_left_where_its_plan_says(rig: Rig, _case, symbol, side, bid, ask, reason):  # noqa: PLR0917 - one column each
+def test_an_entry_fills_is_guarded_and_is_left_where_its_plan_says(rig: Rig, _case, symbol, side, bid, ask, reason):
     (position_id,) = rig.hold(1, symbol, side=side)
     rig.price(symbol, bid, ask)
     rig.await_closed([position_id], seconds=20)

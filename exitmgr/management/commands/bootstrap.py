@@ -9,6 +9,7 @@ from django.conf import settings
 from django.contrib.auth import get_user_model
 from django.core.management.base import BaseCommand
 
+from exitmgr.roles import write_roles
 from positions.models import Account, Instrument
 from positions.values import AssetClass
 
@@ -24,6 +25,7 @@ class Command(BaseCommand):
     def handle(self, *_args: Any, **_options: Any) -> None:
         """Create what is missing; the simulator's address is given by the stack that runs it."""
         now = datetime.now(UTC)
+        write_roles()
         self._administrator()
         self._paper_account(now)
         for symbol in SYMBOLS:
