@@ -123,9 +123,9 @@ def _evidence(row: tuple[Any, ...]) -> dict[str, Any]:
 def still_armed(candidates: Sequence[Candidate]) -> list[Candidate]:
     """Return the candidates as they stand under the positions' locks: while we waited, a plan may have changed."""
     rows = Trigger.objects.filter(
-        pk__in=[candidate.trigger_id for candidate in candidates], status=TriggerStatus.ARMED, level__isnull=False
+        pk__in=[candidate.trigger_id for candidate in candidates], status=TriggerStatus.ARMED
     ).values_list("pk", "level", "fraction_pct", "armed_seq")
-    now_armed = {pk: (level, fraction_pct, armed_seq) for pk, level, fraction_pct, armed_seq in rows}
+    now_armed = {pk: (level, fraction_pct, seq) for pk, level, fraction_pct, seq in rows if level is not None}
     still: list[Candidate] = []
     for candidate in candidates:
         if candidate.trigger_id in now_armed:

@@ -79,6 +79,7 @@ def tell_stories(
     """
     rows = {order.id: order for order in orders}
     held = {position.id: position for position in positions}
+    arrived = _arrivals(ledger)
     stories = []
     for one in opened:
         entry = rows[one.order_id]
@@ -107,7 +108,7 @@ def tell_stories(
                         reason=order.reason,
                         quantity=order.quantity,
                         filled=order.filled_quantity,
-                        decided_at=order.created_at,
+                        arrived_at=arrived.get(order.client_order_id),
                     )
                     for order in exits
                 ],
@@ -126,7 +127,7 @@ def outcome_of(
 ) -> Outcome:
     """Return a position's figures."""
     reached = first_reached(story, prints)
-    submitted = {order.client_order_id: order.submitted_at for order in ledger.orders}
+    arrived = _arrivals(ledger)
     wanted = levels(plan=story.plan, side=story.side, entry_price=story.entry_price)
     return Outcome(
         position_id=position.id,
@@ -140,14 +141,19 @@ def outcome_of(
         realized_pnl=position.realized_pnl,
         closed=position.status == "closed",
         exits=[
-            _exit(order, reached=reached.get(order.reason), sent_at=submitted.get(order.client_order_id))
+            _exit(order, reached=reached.get(order.reason), arrived_at=arrived.get(order.client_order_id))
             for order in orders
             if order.intent == "exit" and order.position_id == position.id
         ],
     )
 
 
-def _exit(order: OrderRow, *, reached: datetime | None, sent_at: datetime | None) -> Exit:
+def _arrivals(ledger: Ledger) -> dict[str, datetime]:
+    """Return when each order came to the broker, by client order id."""
+    return {order.client_order_id: order.submitted_at for order in ledger.orders}
+
+
+def _exit(order: OrderRow, *, reached: datetime | None, arrived_at: datetime | None) -> Exit:
     base, fill = order.trigger_price or order.expected_price, order.fill_price
     slippage = None
     if base is not None and fill is not None:
@@ -162,7 +168,7 @@ def _exit(order: OrderRow, *, reached: datetime | None, sent_at: datetime | None
         fill_price=fill,
         slippage_bps=slippage,
         accepted_ms=_milliseconds(order.priced_at, order.accepted_at),
-        market_ms=_milliseconds(reached, sent_at),
+        market_ms=_milliseconds(reached, arrived_at),
         retries=max(order.epoch - 1, 0) + order.attempt - 1,
     )
 

@@ -29,7 +29,7 @@ class Leaving:
     reason: str
     quantity: Decimal
     filled: Decimal
-    decided_at: datetime
+    arrived_at: datetime | None  #: at the broker, on its clock
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,7 +107,7 @@ def differences(story: Story, prints: Sequence[Print]) -> Iterator[str]:
         at = reached.get(leaving.reason)
         if at is None:
             yield f"{name}: left by {leaving.reason}, whose level was never reached"
-        elif at > leaving.decided_at:
+        elif leaving.arrived_at is not None and leaving.arrived_at < at:
             yield f"{name}: left by {leaving.reason} before its level was reached at {at.isoformat()}"
     for reason, at in owed(story, prints).items():
         yield f"{name}: {reason} was reached at {at.isoformat()} and no exit followed"

@@ -31,7 +31,7 @@ def tape(*bids: str) -> list[Print]:
 
 def leaving(order_id: int, reason: str, quantity: str, second: float, *, filled: str | None = None) -> Leaving:
     return Leaving(
-        order_id=order_id, reason=reason, quantity=D(quantity), filled=D(filled or quantity), decided_at=at(second)
+        order_id=order_id, reason=reason, quantity=D(quantity), filled=D(filled or quantity), arrived_at=at(second)
     )
 
 
