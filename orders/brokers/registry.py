@@ -8,6 +8,7 @@ from datetime import datetime
 
 from orders.brokers.protocol import Broker
 from orders.errors import NotSent
+from positions.credentials import UnreadableCredentials
 from positions.models import Account
 
 
@@ -31,12 +32,20 @@ def connect(account_ids: Collection[int]) -> Callable[[int], Broker]:
     """Return a function from account id to this thread's connection for it.
 
     Accounts are read here, once, so that the threads which talk to brokers never touch the database; a changed
-    account (its `updated_at`) gets a fresh connection. The function raises UnknownBroker where an account names a
-    broker there is no adapter for, so that one wrong account does not hold up the others.
+    account (its `updated_at`) gets a fresh connection. The function raises NotSent where an account names a broker
+    there is no adapter for, or no key opens its credentials: one wrong account does not hold up the others.
     """
-    accounts = {account.pk: account for account in Account.objects.filter(pk__in=account_ids)}
+    accounts: dict[int, Account] = {}
+    unreadable: dict[int, str] = {}
+    for pk in account_ids:
+        try:
+            accounts[pk] = Account.objects.get(pk=pk)
+        except UnreadableCredentials as error:
+            unreadable[pk] = str(error)
 
     def broker_for(account_id: int) -> Broker:
+        if account_id in unreadable:
+            raise NotSent(unreadable[account_id])
         account = accounts[account_id]
         if account.broker not in ADAPTERS:
             raise UnknownBroker(

@@ -11,6 +11,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+from django.db import connection
 from django.db.models import F
 
 from alerts.models import Alert
@@ -312,6 +313,17 @@ def test_a_key_refused_while_the_outcome_is_unknown_does_not_free_the_order(box)
     deliver(order)
     assert (f.read_again(order).state, f.read_again(order).reserved) == ("unknown", D(10))
     assert len(at_broker(box)) == 1
+
+
+def test_credentials_no_key_opens_hold_up_only_their_own_account(box):
+    sealed, right = exit_at(box), exit_at(box)
+    with connection.cursor() as cursor:
+        cursor.execute("UPDATE positions_account SET credentials = 'garbage' WHERE id = %s", [sealed.account_id])
+    deliver(sealed, right)
+    until_filled(right)
+    waiting = f.read_again(sealed)
+    assert (waiting.state, waiting.tries, waiting.reserved) == ("pending", 0, D(10))
+    assert "EXITMGR_KEYS" in waiting.last_error
 
 
 def test_what_is_held_by_another_order_at_the_broker_is_tried_again_and_then_given_up_with_an_alert(box):
