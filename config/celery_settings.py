@@ -70,7 +70,7 @@ worker_enable_soft_shutdown_on_idle = False
 worker_max_tasks_per_child = 20_000
 worker_max_memory_per_child = 300_000  # kilobytes
 worker_send_task_events = True
-task_send_sent_event = True
+task_send_sent_event = False  # Flower lists tasks from the workers' events; this one would double the cost of ringing
 worker_hijack_root_logger = False
 
 beat_scheduler = "config.schedule:SoleScheduler"

@@ -82,7 +82,7 @@ def make_exits(intents: Sequence[ExitIntent], *, now: datetime, actor: str) -> d
             places.append(index)
     orders = create_exit_orders(drafts, now=now, actor=actor)
     touched = {draft.position.pk: draft.position for draft in drafts}
-    ledger.save_positions(list(touched.values()))
+    ledger.save_reservations(list(touched.values()))
     ring_lanes_on_commit(orders)
     if _mark_working_entries(touched):
         ring_advance_on_commit()

@@ -81,7 +81,8 @@ class Trigger(models.Model):
 
     bracket = models.ForeignKey(Bracket, on_delete=models.PROTECT, related_name="triggers")
     position = models.ForeignKey(Position, on_delete=models.PROTECT, related_name="triggers")
-    instrument = models.ForeignKey(Instrument, on_delete=models.PROTECT, related_name="+")
+    # the probes' own partial index serves it
+    instrument = models.ForeignKey(Instrument, on_delete=models.PROTECT, related_name="+", db_index=False)
     kind = models.CharField(max_length=8, choices=[(kind, kind) for kind in TriggerKind])
     basis = models.CharField(max_length=4, choices=[(basis, basis) for basis in Basis])
     direction = models.CharField(max_length=4, choices=[(way, way) for way in Direction])
@@ -99,7 +100,9 @@ class Trigger(models.Model):
     armed_at = models.DateTimeField()
     fired_at = models.DateTimeField(null=True, blank=True)
     seen_price = NumberField(null=True, blank=True, help_text="The price that fired it.")
-    order = models.ForeignKey(Order, null=True, blank=True, on_delete=models.PROTECT, related_name="triggers")
+    order = models.ForeignKey(
+        Order, null=True, blank=True, on_delete=models.PROTECT, related_name="triggers", db_index=False
+    )
 
     class Meta:
         constraints = [

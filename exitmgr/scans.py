@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 
 #: Symbols one transaction takes, and triggers it fires: small enough that the first exits leave early.
 SYMBOLS_AT_ONCE = 10_000
-TRIGGERS_AT_ONCE = 1_000
+TRIGGERS_AT_ONCE = 250
 #: A price older than this decides nothing; the interval stays until a fresh one comes.
 MAX_AGE = timedelta(seconds=60)
 

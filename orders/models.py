@@ -46,8 +46,9 @@ def _names(states: frozenset[OrderState]) -> list[str]:
 class Order(models.Model):
     """One order: intent, life, and everything needed to send it again without sending it twice."""
 
-    account = models.ForeignKey(Account, on_delete=models.PROTECT, related_name="orders")
-    instrument = models.ForeignKey(Instrument, on_delete=models.PROTECT, related_name="orders")
+    # no index of their own: each costs every write, and the unique key and the times serve the reads
+    account = models.ForeignKey(Account, on_delete=models.PROTECT, related_name="orders", db_index=False)
+    instrument = models.ForeignKey(Instrument, on_delete=models.PROTECT, related_name="orders", db_index=False)
     position = models.ForeignKey(Position, null=True, blank=True, on_delete=models.PROTECT, related_name="orders")
     intent = models.CharField(max_length=8, choices=Intent.choices)
     reason = models.CharField(max_length=32)
@@ -71,7 +72,9 @@ class Order(models.Model):
     priced_from = models.JSONField(default=dict, help_text="The quote this order was decided on.")
     leg = models.CharField(max_length=32, help_text="Which part of the position's exit; one live order a leg.")
     attempt = models.PositiveIntegerField(default=1, help_text="Raised only when the former attempt is proven ended.")
-    retry_of = models.ForeignKey("self", null=True, blank=True, on_delete=models.PROTECT, related_name="retries")
+    retry_of = models.ForeignKey(
+        "self", null=True, blank=True, on_delete=models.PROTECT, related_name="retries", db_index=False
+    )
     client_order_id = models.CharField(max_length=64)
     broker_order_id = models.CharField(max_length=64, blank=True)
     state = models.CharField(
@@ -170,7 +173,7 @@ class Fill(models.Model):
     """One execution at the broker, booked once."""
 
     order = models.ForeignKey(Order, on_delete=models.PROTECT, related_name="fills")
-    account = models.ForeignKey(Account, on_delete=models.PROTECT, related_name="fills")
+    account = models.ForeignKey(Account, on_delete=models.PROTECT, related_name="fills", db_index=False)
     execution_id = models.CharField(max_length=96)
     quantity = NumberField()
     price = NumberField()

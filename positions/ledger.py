@@ -135,6 +135,11 @@ def _free(position: Position, quantity: Decimal) -> Decimal:
     return min(max(position.reserved - quantity, Decimal(0)), position.remaining)
 
 
+def save_reservations(positions: Sequence[Position]) -> None:
+    """Write back what `reserve` changes, and nothing else."""
+    write_back(positions, fields=("status", "reserved", "exit_seq"))
+
+
 def save_positions(positions: Sequence[Position]) -> None:
     """Write the figures of locked positions back."""
     write_back(positions, fields=_WRITTEN)

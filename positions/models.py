@@ -84,7 +84,7 @@ class Position(models.Model):
     `reserved` is what live exits have claimed; it is written only under the position's lock.
     """
 
-    account = models.ForeignKey(Account, on_delete=models.PROTECT, related_name="positions")
+    account = models.ForeignKey(Account, on_delete=models.PROTECT, related_name="positions", db_index=False)
     instrument = models.ForeignKey(Instrument, on_delete=models.PROTECT, related_name="positions")
     strategy = models.CharField(max_length=64, blank=True)
     side = models.SmallIntegerField(choices=[(side.value, side.word) for side in Side])
