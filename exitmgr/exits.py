@@ -71,7 +71,12 @@ def make_exits(intents: Sequence[ExitIntent], *, now: datetime, actor: str) -> d
     the most urgent comes first. An intent gets no order when its position is closed, when nothing unclaimed remains,
     or when its leg is live already.
     """
-    occupied = _occupied_legs({intent.position.pk for intent in intents})
+    live = list(
+        Order.objects.filter(position_id__in={intent.position.pk for intent in intents}, state__in=LIVE).values_list(
+            "pk", "position_id", "intent", "leg"
+        )
+    )
+    occupied = {(position_id, leg) for _, position_id, kind, leg in live if position_id and kind == Intent.EXIT}
     drafts: list[ExitDraft] = []
     places: list[int] = []
     for index, intent in enumerate(intents):
@@ -84,19 +89,15 @@ def make_exits(intents: Sequence[ExitIntent], *, now: datetime, actor: str) -> d
     touched = {draft.position.pk: draft.position for draft in drafts}
     ledger.save_reservations(list(touched.values()))
     ring_lanes_on_commit(orders)
-    if _mark_working_entries(touched):
+    entering = [pk for pk, position_id, kind, _ in live if kind == Intent.ENTRY and position_id in touched]
+    if entering and _mark_working_entries(entering):
         ring_advance_on_commit()
     return dict(zip(places, orders, strict=True))
 
 
-def _mark_working_entries(position_ids: Collection[int]) -> int:
+def _mark_working_entries(order_ids: Collection[int]) -> int:
     """Mark entries that still fill positions which are being left, so that what is unfilled is called off."""
-    return Order.objects.filter(position_id__in=position_ids, intent=Intent.ENTRY, state__in=LIVE).update(news=True)
-
-
-def _occupied_legs(position_ids: set[int]) -> set[tuple[int, str]]:
-    rows = Order.objects.filter(position_id__in=position_ids, intent=Intent.EXIT, state__in=LIVE)
-    return set(rows.values_list("position_id", "leg"))
+    return Order.objects.filter(pk__in=order_ids, state__in=LIVE).update(news=True)
 
 
 def _draft(intent: ExitIntent, *, occupied: set[tuple[int, str]]) -> ExitDraft | None:

@@ -26,6 +26,7 @@ class Candidate:
     instrument_id: int
 
 
+# The ids are cast because a list literal of small numbers would be compared one by one, not hashed.
 # Each probe is a range of the partial index (instrument, basis, direction, level) that is empty unless something
 # fires; LIMIT inside the lateral keeps the planner from turning four probes a symbol into one pass over all triggers.
 # What the rules would not fire is left out, or it would crowd out what they would: triggers armed after the interval's
@@ -50,7 +51,7 @@ SELECT hit.id, hit.position_id, hit.basis, hit.direction, hit.level, hit.fractio
   FROM positions_quote q
  CROSS JOIN LATERAL ({probes}
        ) AS hit
- WHERE q.instrument_id = ANY(%(ids)s)
+ WHERE q.instrument_id = ANY(%(ids)s::bigint[])
  ORDER BY hit.urgency, hit.id
  LIMIT %(triggers)s
 """.format(
@@ -94,7 +95,7 @@ def snapshots_of(instrument_ids: Collection[int]) -> dict[int, tuple[Snapshot, d
             SELECT q.instrument_id, i.symbol, q.bid, q.bid_low, q.bid_high, q.ask, q.ask_low, q.ask_high,
                    q.last, q.last_low, q.last_high, q.seq, q.from_seq, q.source_at, q.received_at, q.source
               FROM positions_quote q JOIN positions_instrument i ON i.id = q.instrument_id
-             WHERE q.instrument_id = ANY(%s)
+             WHERE q.instrument_id = ANY(%s::bigint[])
             """,
             [list(instrument_ids)],
         )

@@ -65,7 +65,7 @@ _CLEAR = """
 UPDATE positions_quote
    SET dirty = false, from_seq = seq, scanned_at = %(now)s,
        bid_low = bid, bid_high = bid, ask_low = ask, ask_high = ask, last_low = last, last_high = last
- WHERE instrument_id = ANY(%(ids)s) AND dirty
+ WHERE instrument_id = ANY(%(ids)s::bigint[]) AND dirty
 """
 
 
@@ -128,7 +128,7 @@ def _take(*, now: datetime, instrument_ids: Collection[int] | None, everything: 
     if everything:
         which = "true"
     elif instrument_ids is not None:
-        which = "q.instrument_id = ANY(%(wanted)s)"
+        which = "q.instrument_id = ANY(%(wanted)s::bigint[])"
     with connection.cursor() as cursor:
         cursor.execute(
             _TAKE.format(which=which),

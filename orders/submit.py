@@ -98,7 +98,7 @@ _CLAIM = """
 WITH due AS (
     SELECT o.id, o.position_id, GREATEST(o.maybe_sent_at, o.lease_until) AS maybe_sent_at
       FROM orders_order o JOIN positions_account a ON a.id = o.account_id
-     WHERE o.id = ANY(%(ids)s) AND o.state = ANY(%(claimable)s)
+     WHERE o.id = ANY(%(ids)s::bigint[]) AND o.state = ANY(%(claimable)s)
        AND (o.lease_until IS NULL OR o.lease_until < clock_timestamp())
        AND (o.next_attempt_at IS NULL OR o.next_attempt_at <= clock_timestamp())
        AND (a.trading_state = 'active'

@@ -37,7 +37,7 @@ _CLOSE: Final = """
     ON CONFLICT (instrument_id, seconds, start) DO UPDATE SET
         high = greatest(b.high, excluded.high), low = least(b.low, excluded.low), close = excluded.close
 """
-_CLOSE_THESE: Final = _CLOSE.format(which="instrument_id = ANY(%s)", limit="", wait="")
+_CLOSE_THESE: Final = _CLOSE.format(which="instrument_id = ANY(%s::bigint[])", limit="", wait="")
 _CLOSE_FINISHED: Final = _CLOSE.format(
     which="source_at < date_trunc('minute', %s::timestamptz)",
     limit=f"LIMIT {_ROWS_AT_ONCE}",

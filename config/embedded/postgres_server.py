@@ -22,7 +22,7 @@ SETTINGS = {
     "fsync": "on",
     "synchronous_commit": "on",
     "max_connections": "100",
-    "shared_buffers": "64MB",
+    "shared_buffers": "256MB",
     "max_wal_size": "256MB",
     "io_method": "sync",  # saves three I/O processes; the data fits in memory
     "jit": "off",  # compiling a plan costs more than our index probes take

@@ -81,8 +81,9 @@ def declare_processes(
         # reserved for stops: a full queue of entries, or a slow target, never delays it
         _worker("stop", queues=("emergency", "stop_loss"), children=2),
         _worker("orders", queues=("emergency", "stop_loss", "take_profit", "entry"), children=2),
-        _worker("scan", queues=("scan",), children=1),
-        _worker("maintenance", queues=("maintenance",), children=1),
+        # one task at a time in the worker's own process: no pipe to cross, and no child to pay for
+        _worker("scan", queues=("scan",)),
+        _worker("maintenance", queues=("maintenance",)),
         Process(name="beat", argv=_celery("beat", app="config.bare")),
         Process(name="feed", argv=[python, "manage.py", "feed", "--skip-checks"]),
         Process(name="updates", argv=[python, "manage.py", "order_updates", "--skip-checks"]),
@@ -104,12 +105,13 @@ def _celery(verb: str, *, app: str = "config") -> list[str]:
     return [sys.executable, "-m", "celery", "-A", app, verb]
 
 
-def _worker(name: str, *, queues: Sequence[str], children: int) -> Process:
+def _worker(name: str, *, queues: Sequence[str], children: int = 0) -> Process:
+    pool = ("--pool", "prefork", "--concurrency", str(children)) if children else ("--pool", "solo")
     return Process(
         name=name,
         argv=[
             *_celery("worker"),
-            *("--hostname", f"{name}@%h", "--queues", ",".join(queues), "--concurrency", str(children)),
+            *("--hostname", f"{name}@%h", "--queues", ",".join(queues), *pool),
             # neither is needed to take tasks, and both have kept workers from resuming after an outage
             *("--without-gossip", "--without-mingle", "--loglevel", "INFO"),
         ],
