@@ -23,11 +23,11 @@ from config.demo.home import DIRECTORY, NotOurs, empty_home
 from config.demo.outcomes import Untold, as_json, total
 from config.demo.run import Course, Run, Stuck
 from config.demo.scenes import SCENES
-from config.demo.simulator import ControlRefused, Simulator
 from config.demo.tape import Tape
 from config.embedded import EmbeddedError, service_urls
 from config.ports import PortsError
 from config.secrets import SecretsError, load_secrets
+from config.simulator import ControlRefused, Simulator
 from config.stack import Stack, StackError
 from config.stack.supervision import SupervisionError
 

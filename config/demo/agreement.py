@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 
 from config.demo.book import Book, FillRow, OrderRow, PositionRow
-from config.demo.simulator import BrokerOrder, Ledger, Simulator
+from config.simulator import BrokerOrder, Ledger, Simulator
 
 ZERO = Decimal(0)
 #: Our word for the end of an order, by the broker's; any other status of theirs means that it is live.

@@ -12,9 +12,9 @@ from typing import Any
 
 from config.demo.book import OrderRow, PositionRow
 from config.demo.scenes import Trade, Word
-from config.demo.simulator import Ledger
 from config.demo.tape import Print
 from config.demo.verdict import MANUAL, STOP, Leaving, Story, first_reached, levels
+from config.simulator import Ledger
 from positions.pnl import slippage_bps
 
 BUY = "buy"

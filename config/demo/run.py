@@ -14,8 +14,8 @@ from config.demo.book import Book, OrderRow, PositionRow
 from config.demo.desk import Desk
 from config.demo.outcomes import Opened, Outcome, outcome_of, tell_stories
 from config.demo.scenes import Scene
-from config.demo.simulator import Simulator
 from config.demo.tape import Tape
+from config.simulator import Simulator
 
 SESSION_SECONDS = 11.0
 SESSION_STEPS = 330
@@ -127,7 +127,9 @@ class Run:
         closes = self._prime(scene)
         opened = self._enter(scene, number)
         before = {symbol: self._tape.count(symbol) for symbol in scene.symbols}
-        self._simulator.play(session=scene.session, symbols=scene.symbols, seconds=SESSION_SECONDS, steps=SESSION_STEPS)
+        self._simulator.play(
+            sessions=[scene.session], symbols=scene.symbols, seconds=SESSION_SECONDS, steps=SESSION_STEPS
+        )
         for told in self._replaying():
             self._show(scene, number, closes=closes, opened=opened, told=told)
         self._check_tape(scene, before)

@@ -12,6 +12,7 @@ from config.embedded import EmbeddedError, default_var
 from config.ports import PortsError
 from config.secrets import SecretsError, load_secrets
 from config.stack.lifecycle import Stack
+from config.stack.market import open_market
 from config.stack.processes import FLOWER_USER
 from config.stack.readiness import StackError
 from config.stack.supervision import SupervisionError
@@ -31,6 +32,7 @@ def main() -> int:
         verb.add_argument("--var", type=Path, default=default_var(), help="folder of data (default: %(default)s)")
         if name == "up":
             verb.add_argument("--wait", action="store_true", help="stay, and stop everything on Ctrl-C")
+            verb.add_argument("--no-market", action="store_true", help="let the simulated broker be silent")
         if name == "restart":
             verb.add_argument("name", help="process to restart")
     asked = parser.parse_args()
@@ -39,7 +41,7 @@ def main() -> int:
         signal.signal(number, _interrupt)
     try:
         if asked.verb == "up":
-            _up(stack, wait=asked.wait)
+            _up(stack, wait=asked.wait, market=not asked.no_market)
         elif asked.verb == "down":
             stack.stop()
         elif asked.verb == "status":
@@ -54,11 +56,11 @@ def main() -> int:
     return 0
 
 
-def _up(stack: Stack, *, wait: bool) -> None:
+def _up(stack: Stack, *, wait: bool, market: bool) -> None:
     began = time.monotonic()
     stack.start(lambda message: _say(f"{time.monotonic() - began:5.1f} s  {message}"), attached=wait)
     _say(f"{time.monotonic() - began:5.1f} s  Ready")
-    _print_addresses(stack)
+    _print_addresses(stack, market=_open_market(stack) if market else "silent")
     if not wait:
         return
     _say("Ctrl-C stops it.")
@@ -73,7 +75,12 @@ def _up(stack: Stack, *, wait: bool) -> None:
         stack.stop()
 
 
-def _print_addresses(stack: Stack) -> None:
+def _open_market(stack: Stack) -> str:
+    token = load_secrets(var=stack.var).simulator_control_token
+    return open_market(url=stack.urls()["simulator"], control_token=token)
+
+
+def _print_addresses(stack: Stack, *, market: str) -> None:
     secrets, urls = load_secrets(var=stack.var), stack.urls()
     total = sum(stack.pss().values()) / 1e6
     _say("")
@@ -81,6 +88,7 @@ def _print_addresses(stack: Stack) -> None:
     _say(f"  API docs  {urls['api_docs']}")
     _say(f"  Flower    {urls['flower']}   {FLOWER_USER} / {secrets.flower_password}")
     _say("  API token .venv/bin/python manage.py token create admin")
+    _say(f"  market    {market}")
     _say(f"  logs      {stack.var / 'log'}")
     _say(f"  memory    {total:.0f} MB")
     _say("")

@@ -11,7 +11,7 @@ import pytest
 
 from config.demo.agreement import Books, differences
 from config.demo.book import FillRow, OrderRow, PositionRow
-from config.demo.simulator import BrokerOrder, Execution, Ledger
+from config.simulator import BrokerOrder, Execution, Ledger
 
 D = Decimal
 NOW = datetime(2026, 3, 2, 15, 0, tzinfo=UTC)

@@ -20,9 +20,9 @@ from config.demo.agreement import compare_now
 from config.demo.book import Book, OrderRow
 from config.demo.desk import Desk, make_token
 from config.demo.scenes import Word
-from config.demo.simulator import Simulator
 from config.embedded import discard_home, service_urls
 from config.secrets import load_secrets
+from config.simulator import Simulator
 from config.stack import Stack
 
 PLAN = {"stop_loss": {"pct": "1"}, "take_profits": [{"pct": "2"}]}

@@ -89,11 +89,11 @@ class Simulator:
         told = self.call("POST", "replay/prime", {"session": session, "symbols": list(symbols), "at": "close"})
         return {quote["symbol"]: (Decimal(quote["bid"]), Decimal(quote["ask"])) for quote in told["quotes"]}
 
-    def play(self, *, session: str, symbols: Sequence[str], seconds: float, steps: int) -> None:
-        """Begin to replay a session."""
+    def play(self, *, sessions: Sequence[str], symbols: Sequence[str] | None, seconds: float, steps: int) -> None:
+        """Begin to replay sessions one after the other, each in so many seconds; of all symbols if none are named."""
         plan = {
-            "sessions": [session],
-            "symbols": list(symbols),
+            "sessions": list(sessions),
+            "symbols": None if symbols is None else list(symbols),
             "seconds_per_session": str(seconds),
             "steps_per_session": steps,
         }
