@@ -6,7 +6,9 @@ from dataclasses import fields
 
 import pytest
 
-from tests.brokers.conformance import CAPABILITY_TABLE
+pytest.register_assert_rewrite("tests.brokers.conformance")
+
+from tests.brokers.conformance import CAPABILITY_TABLE  # noqa: E402 - after asking for readable assertions
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -11,7 +11,7 @@ import pytest
 from orders.brokers.alpaca import AlpacaBroker, connect
 from orders.brokers.protocol import Broker
 from tests.brokers.conformance import *  # noqa: F403  # every case of the suite runs here
-from tests.brokers.conformance import SILENCE_SECONDS, MakeBroker, Venue, VenueFault
+from tests.brokers.conformance import SILENCE_SECONDS, MakeBroker, Venue, VenueFault, ordering, sending, telling
 from tests.simulator.box import Box, free_port, start_box
 
 _POST = {"method": "POST", "path": "/v2/orders"}
@@ -110,3 +110,9 @@ def make_broker(box: Box) -> Iterator[MakeBroker]:
     yield make
     for broker in made:
         broker.close()
+
+
+def test_every_case_of_the_suite_runs_here() -> None:
+    cases = {name for module in (ordering, sending, telling) for name in vars(module) if name.startswith("test_")}
+    assert cases
+    assert cases <= globals().keys()
