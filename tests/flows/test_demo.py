@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from decimal import Decimal
 from pathlib import Path
 
@@ -85,6 +85,15 @@ def test_a_folder_that_is_somebodys_is_left_alone(tmp_path: Path):
     assert [path.name for path in tmp_path.iterdir()] == ["letters.txt"]
 
 
+@pytest.fixture
+def heard_interrupts() -> Iterator[None]:
+    """Let children hear Ctrl-C even where these tests run in the background of a shell, which has them ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("heard_interrupts")
 def test_an_interrupt_leaves_nothing_running(tmp_path: Path):
     var = tmp_path / "var"
     environ = {name: value for name, value in os.environ.items() if name not in {"DATABASE_URL", "REDIS_URL"}}
