@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -69,16 +69,23 @@ UPDATE positions_quote
 """
 
 
-def scan(*, now: datetime, instrument_ids: Collection[int] | None = None, everything: bool = False) -> Scanned:
+def scan(
+    *,
+    now: datetime,
+    instrument_ids: Collection[int] | None = None,
+    everything: bool = False,
+    after_batch: Callable[[], object] = lambda: None,
+) -> Scanned:
     """Fire whatever the latest prices, and their extremes since the last scan, have reached.
 
     By default the quotes that changed; `instrument_ids` looks at those in any case, `everything` at all of them.
-    An instrument that cannot be scanned calls a person and does not hold up the others.
+    An instrument that cannot be scanned calls a person and does not hold up the others. `after_batch` is called after
+    each committed batch that leaves more to do.
 
     :raises OperationalError: the database went away.
     """
     try:
-        return _scan_together(now=now, instrument_ids=instrument_ids, everything=everything)
+        return _scan_together(now=now, instrument_ids=instrument_ids, everything=everything, after_batch=after_batch)
     except (OperationalError, InterfaceError):
         raise
     except Exception:
@@ -89,7 +96,7 @@ def scan(*, now: datetime, instrument_ids: Collection[int] | None = None, everyt
     total = Scanned()
     for instrument_id in quotes.order_by("pk").values_list("pk", flat=True):
         try:
-            total += _scan_together(now=now, instrument_ids=[instrument_id], everything=False)
+            total += _scan_together(now=now, instrument_ids=[instrument_id], everything=False, after_batch=after_batch)
         except (OperationalError, InterfaceError):
             raise
         except Exception as error:
@@ -98,13 +105,16 @@ def scan(*, now: datetime, instrument_ids: Collection[int] | None = None, everyt
     return total
 
 
-def _scan_together(*, now: datetime, instrument_ids: Collection[int] | None, everything: bool) -> Scanned:
+def _scan_together(
+    *, now: datetime, instrument_ids: Collection[int] | None, everything: bool, after_batch: Callable[[], object]
+) -> Scanned:
     total = Scanned()
     while True:
         done = _scan_once(now=now, instrument_ids=instrument_ids, everything=everything)
         total += done
         if not done.more:
             return total
+        after_batch()
 
 
 def _scan_once(*, now: datetime, instrument_ids: Collection[int] | None, everything: bool) -> Scanned:

@@ -14,11 +14,17 @@ from exitmgr import sweep as sweeping
 @shared_task(name="exitmgr.scan")
 def scan(*, instrument_ids: list[int] | None = None, scheduled: bool = False, **_later: object) -> int:
     """Fire what the latest prices have reached; the scheduled one looks at everything and leaves a sign of life."""
-    now = datetime.now(UTC)
-    done = scans.scan(now=now, instrument_ids=instrument_ids, everything=scheduled)
+    done = scans.scan(
+        now=datetime.now(UTC), instrument_ids=instrument_ids, everything=scheduled, after_batch=_give_sign_of_life
+    )
     if scheduled:
-        watch.note_scan(now=now)
+        _give_sign_of_life()
     return done.orders
+
+
+def _give_sign_of_life() -> None:
+    """A long scan is no silence: in a crash nobody needs the alarm that scans have stopped."""
+    watch.note_scan(now=datetime.now(UTC))
 
 
 @shared_task(name="exitmgr.advance")

@@ -250,7 +250,10 @@ def test_more_triggers_than_one_batch_fire_completely():
     many(2_500)
     f.push_price("98.90")
     batches = 2_500 // scans.TRIGGERS_AT_ONCE + 1  # each takes the symbol again, the last finds nothing more
-    assert look() == scans.Scanned(symbols=batches, candidates=2_500, orders=2_500)
+    signs: list[None] = []
+    done = look(after_batch=lambda: signs.append(None))
+    assert len(signs) == batches - 1
+    assert done == scans.Scanned(symbols=batches, candidates=2_500, orders=2_500)
     assert Order.objects.filter(quantity=10, reserved=10).count() == 2_500
     assert set(Trigger.objects.values_list("status", flat=True)) == {"fired"}
     assert Position.objects.exclude(reserved=10).count() == 0
