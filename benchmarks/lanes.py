@@ -73,6 +73,7 @@ def _amid_slow_entries(ground: Ground) -> dict[str, Any]:
     try:
         for _ in range(SAMPLES):
             if Order.objects.filter(instrument=entered, state="pending").count() < 40:
+                ground.settle_price(entered.symbol, "100", "100.02")  # an old price takes no entries
                 ground.enter(entered, 80)
                 time.sleep(SLOW_SECONDS / 2)
             ground.settle_price(stops.symbol, "100", "100.02")

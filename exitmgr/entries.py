@@ -22,6 +22,7 @@ from orders.models import Intent, Order
 from orders.rounding import round_quantity
 from orders.states import LIVE
 from positions import ledger
+from positions.belief import MAX_AGE
 from positions.models import Account, Instrument, Position, Quote
 from positions.states import PositionStatus
 from positions.values import Side, TradingState
@@ -61,7 +62,7 @@ def enter(
     """
     instrument = known_instrument(symbol)
     _require_quantity(quantity, instrument=instrument)
-    expected = _ask_or_bid(instrument, side) if limit_price is None else limit_price
+    expected = _ask_or_bid(instrument, side, now=now) if limit_price is None else limit_price
     _require_positive("limit_price", expected)
     checked = parse_plan(DEFAULT_PLAN if plan is None else plan)
     compile_plan(checked, side=side, entry_price=expected)  # a stop on the wrong side is refused before, not after
@@ -170,10 +171,16 @@ def _require_quantity(quantity: Decimal, *, instrument: Instrument) -> None:
         )
 
 
-def _ask_or_bid(instrument: Instrument, side: Side) -> Decimal:
+def _ask_or_bid(instrument: Instrument, side: Side, *, now: datetime) -> Decimal:
     quote = Quote.objects.filter(pk=instrument.pk).first()
     if quote is None:
         raise EntryRefused({"symbol": f"no price of {instrument} is known yet; push a quote or give a limit_price"})
+    age = now - quote.received_at
+    if age > MAX_AGE:  # a plan checked against a price of the past may not fit the fill, and protect nothing
+        seconds = f"{age.total_seconds():.0f} s"
+        raise EntryRefused(
+            {"symbol": f"the last price of {instrument} is {seconds} old; push a quote or give a limit_price"}
+        )
     price: Decimal = quote.ask if side is Side.LONG else quote.bid
     return price
 

@@ -10,7 +10,7 @@ import logging
 from collections import defaultdict
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from django.db import InterfaceError, OperationalError, connection, transaction
@@ -24,6 +24,7 @@ from exitmgr.rules.fire import by_precedence, fire_level
 from exitmgr.rules.types import Decision, Urgency
 from exitmgr.states import TriggerStatus
 from orders.models import Order
+from positions.belief import MAX_AGE
 from positions.locks import lock_positions
 from positions.models import Position, Quote
 from positions.rows import write_back
@@ -34,8 +35,6 @@ log = logging.getLogger(__name__)
 #: Symbols one transaction takes, and triggers it fires: small enough that the first exits leave early.
 SYMBOLS_AT_ONCE = 10_000
 TRIGGERS_AT_ONCE = 250
-#: A price older than this decides nothing; the interval stays until a fresh one comes.
-MAX_AGE = timedelta(seconds=60)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +51,7 @@ class Scanned:
         return Scanned(self.symbols + other.symbols, self.candidates + other.candidates, self.orders + other.orders)
 
 
+# A price that is too old decides nothing; its interval stays until a fresh one comes.
 _TAKE = """
 SELECT q.instrument_id
   FROM positions_quote q

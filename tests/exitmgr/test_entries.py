@@ -158,3 +158,18 @@ def test_a_holding_that_makes_no_sense_is_refused(field, given):
 def test_a_holding_may_be_registered_while_its_account_takes_no_entries():
     position = f.hold(account=f.make_account(trading_state=TradingState.REDUCE_ONLY))
     assert (position.status, f.bracket_of(position).status) == ("open", "active")
+
+
+@pytest.mark.parametrize(("age", "taken"), [(60, True), (61, False)])
+def test_a_market_entry_needs_a_fresh_price(age, taken):
+    quote = f.set_quote("100", "100.02")
+    account, now = f.make_account(), quote.received_at + timedelta(seconds=age)
+    entry = {"account": account, "symbol": "AAPL", "side": Side.LONG, "quantity": D(1), "now": now, "actor": "ann"}
+    if taken:
+        assert enter(**entry, request_id="1").expected_price == D("100.02")
+        return
+    before = written()
+    with pytest.raises(EntryRefused, match="the last price of AAPL is 61 s old; push a quote or give a limit_price"):
+        enter(**entry, request_id="1")
+    assert written() == before
+    assert enter(**entry, request_id="1", limit_price=D(100)).order_type == "limit"
