@@ -12,14 +12,13 @@ from decimal import Decimal
 from typing import Any
 
 import requests
-from django.conf import settings
 
 from config.secrets import load_secrets
 from config.stack import Stack
 from exitmgr.entries import enter, register_position
 from orders.models import Order
 from orders.states import LIVE
-from positions.models import Account, Instrument, Position, Quote
+from positions.models import Account, Instrument, Quote
 from positions.values import Side
 
 PATIENCE = 120.0
@@ -139,13 +138,3 @@ def milliseconds(later: datetime, earlier: datetime) -> float:
 def percentile(values: Sequence[float], percent: int) -> float:
     """Return a percentile by linear interpolation between neighbours."""
     return statistics.quantiles(values, n=100, method="inclusive")[percent - 1] if len(values) > 1 else values[0]
-
-
-def remaining_open() -> int:
-    """Return how many positions are not closed."""
-    return Position.objects.exclude(status="closed").count()
-
-
-def broker_url() -> str:
-    """Return the address of the message broker."""
-    return str(settings.REDIS_URL)

@@ -14,6 +14,7 @@ from alerts.events import Happening
 from alerts.models import Severity
 from alerts.notices import raise_alert
 from orders.brokers.protocol import Execution, OrderReport, OrderSide
+from orders.endings import end_order
 from orders.models import Intent, Order
 from orders.states import LIVE, TERMINAL, OrderEvent, OrderState, next_state
 from positions import ledger
@@ -138,12 +139,7 @@ def _withdraw_excess(position: Position, *, changed: Changed) -> None:
 
 def book_end(order: Order, report: OrderReport, *, changed: Changed) -> None:
     """Note the end of an order and free what it had still reserved."""
-    order.ended_at = changed.now
-    order.news = True
-    position = order.position
-    if order.intent == Intent.EXIT and position is not None:
-        released, order.reserved = order.reserved, Decimal(0)
-        ledger.release(position, quantity=released)
+    end_order(order, now=changed.now)
     changed.tell(
         f"order_{order.state}",
         order,

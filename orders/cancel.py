@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from datetime import datetime
-from decimal import Decimal
 
 from django.db import transaction
 
 from alerts.events import Happening, write_events
 from orders.brokers.protocol import Broker, OrderRef
+from orders.endings import end_order, lock_order
 from orders.errors import Refused
 from orders.lanes import ring_advance_on_commit
-from orders.models import Intent, Order
+from orders.models import Order
 from orders.states import AT_BROKER, OrderEvent, OrderState, next_state
 from positions import ledger
 from positions.doorbells import ring
-from positions.locks import lock_positions
 
 
 class NotCancellable(Exception):
@@ -28,19 +27,13 @@ def request_cancel(*, order_id: int, now: datetime, actor: str, why: str = "") -
     :raises NotCancellable: it has ended or is being sent at this moment.
     """
     with transaction.atomic(durable=True):
-        position_id = Order.objects.values_list("position_id", flat=True).get(pk=order_id)
-        positions = lock_positions([position_id] if position_id else [])
-        order = Order.objects.select_for_update(of=("self",)).get(pk=order_id)
+        order = lock_order(order_id)
         state = OrderState(order.state)
         if state is OrderState.PENDING:
             order.state = next_state(state, OrderEvent.CANCELLED)
-            order.ended_at = now
-            order.news = True
-            if order.intent == Intent.EXIT and order.position_id:
-                position = positions[order.position_id]
-                ledger.release(position, quantity=order.reserved)
-                ledger.save_positions([position])
-            order.reserved = Decimal(0)
+            freed = end_order(order, now=now)
+            if freed is not None:
+                ledger.save_positions([freed])
             ring_advance_on_commit()
         elif state in AT_BROKER:
             order.state = next_state(state, OrderEvent.CANCEL_ASKED)

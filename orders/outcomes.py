@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 from datetime import datetime, timedelta
-from decimal import Decimal
 
 from django.db import transaction
 
 from alerts.events import Happening, write_events
 from alerts.models import Severity
 from alerts.notices import raise_alert
+from orders.endings import end_order, lock_order
 from orders.errors import (
     AccountRefused,
     BrokerError,
@@ -33,7 +33,6 @@ from orders.limits import (
 from orders.models import Intent, Order
 from orders.states import OrderEvent, OrderState, next_state
 from positions import ledger
-from positions.locks import lock_positions
 
 log = logging.getLogger(__name__)
 
@@ -57,9 +56,7 @@ def settle_failure(*, order_id: int, epoch: int, error: BrokerError, now: dateti
     before anything else; the last refusal cancels the order and calls a person.
     """
     with transaction.atomic(durable=True):
-        position_id = Order.objects.values_list("position_id", flat=True).get(pk=order_id)
-        positions = lock_positions([position_id] if position_id else [])
-        order = Order.objects.select_for_update(of=("self",)).select_related("instrument").get(pk=order_id)
+        order = lock_order(order_id)
         if order.epoch != epoch or order.state != OrderState.SUBMITTING:
             log.warning("settle_of_stale_claim order_id=%s epoch=%s now=%s", order_id, epoch, order.epoch)
             return None
@@ -68,13 +65,9 @@ def settle_failure(*, order_id: int, epoch: int, error: BrokerError, now: dateti
         order.lease_until = None
         order.last_error = str(error)
         if event is OrderEvent.GAVE_UP:
-            order.ended_at = now
-            order.news = True
-            if order.intent == Intent.EXIT and order.position_id:
-                position = positions[order.position_id]
-                ledger.release(position, quantity=order.reserved)
-                ledger.save_positions([position])
-            order.reserved = Decimal(0)
+            freed = end_order(order, now=now)
+            if freed is not None:
+                ledger.save_positions([freed])
             _alert_given_up(order, error, now=now)
             ring_advance_on_commit()
         elif order.epoch >= RETRY_ATTEMPTS and isinstance(error, NotSent) and not isinstance(error, LeaseOver):

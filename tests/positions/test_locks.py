@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from datetime import UTC, datetime
 from typing import Any
 
@@ -13,6 +12,7 @@ from django.test.utils import CaptureQueriesContext
 
 from positions.locks import lock_position, lock_positions
 from positions.models import Account, Instrument, Position
+from tests.positions.sessions import in_thread, somebody_waits_for_us
 from tests.simulator.box import eventually
 
 NOW = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)
@@ -27,29 +27,6 @@ def make_positions(count: int) -> list[int]:
         for _ in range(count)
     ]
     return [position.pk for position in made]
-
-
-def in_thread(work: Any) -> threading.Thread:
-    """Start work that has its own database connection."""
-
-    def run() -> None:
-        try:
-            work()
-        finally:
-            connection.close()
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    return thread
-
-
-def somebody_waits_for_us() -> bool:
-    """Say whether another session waits for a lock of this one."""
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT count(*) FROM pg_locks WHERE NOT granted AND pg_backend_pid() = ANY(pg_blocking_pids(pid))"
-        )
-        return bool(cursor.fetchone()[0])
 
 
 @pytest.mark.django_db

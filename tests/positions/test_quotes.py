@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections import Counter
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
@@ -11,12 +10,14 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from django.db import connection, transaction
+from django.db import transaction
 from django.db.models import F
 
 from positions.feeds.protocol import Tick
 from positions.models import Bar, Instrument, Quote, RefusedPrice
 from positions.quotes import ROWS_AT_ONCE, WriteOutcome, write_quotes
+from tests.positions.sessions import in_thread, somebody_waits_for_us
+from tests.simulator.box import eventually
 
 NOW = datetime(2026, 3, 2, 15, 30, 30, tzinfo=UTC)
 SECOND = timedelta(seconds=1)
@@ -239,34 +240,6 @@ def test_statements_do_not_grow_with_the_batch(db: None, django_assert_max_num_q
     assert Quote.objects.filter(last=101, last_low=99, last_high=101, seq=1).count() == len(names)
 
 
-def in_thread(work: Any) -> threading.Thread:
-    """Start work that has its own database connection."""
-
-    def run() -> None:
-        try:
-            work()
-        finally:
-            connection.close()
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    return thread
-
-
-def wait_for_a_blocked_session() -> None:
-    """Wait until another session waits for a lock of this one."""
-    deadline = time.monotonic() + 5
-    with connection.cursor() as cursor:
-        while time.monotonic() < deadline:
-            cursor.execute(
-                "SELECT count(*) FROM pg_locks WHERE NOT granted AND pg_backend_pid() = ANY(pg_blocking_pids(pid))"
-            )
-            if cursor.fetchone()[0]:
-                return
-            time.sleep(0.01)
-    raise AssertionError("nobody waited")
-
-
 @pytest.mark.parametrize(
     ("_case", "price", "at", "left"),
     [
@@ -285,7 +258,7 @@ def test_the_second_of_two_writers_looks_again(_case: str, price: str, at: datet
     with transaction.atomic():
         Quote.objects.select_for_update().get(pk=aapl.pk)
         writer = in_thread(lambda: outcomes.append(write(tick(last=price, at=at), now=now)))
-        wait_for_a_blocked_session()
+        eventually(somebody_waits_for_us)
         write(tick(last="104", at=NOW + SECOND), now=now)
         Quote.objects.update(last_low=F("last"), last_high=F("last"), bid_low=F("bid"), ask_low=F("ask"))
     writer.join()
