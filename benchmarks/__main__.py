@@ -16,6 +16,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from config.secrets import load_secrets
+from config.simulator import Simulator
 from config.stack import Stack, StackError
 
 #: name -> what it shows; the module of the same name has `run(bench)`.
@@ -62,7 +64,8 @@ def _measure(names: list[str], *, var: Path) -> dict[str, Any]:
         logging.disable(logging.INFO)
         from benchmarks.ground import Ground
 
-        ground = Ground(stack)
+        token = load_secrets(var=var).simulator_control_token
+        ground = Ground(stack, Simulator(url=stack.urls()["simulator"], control_token=token))
         for name in names:
             print(f"\n{name}: {BENCHMARKS[name]}", file=sys.stderr)
             results[name] = importlib.import_module(f"benchmarks.{name}").run(ground)

@@ -11,9 +11,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
-import requests
-
-from config.secrets import load_secrets
+from config.simulator import Simulator
 from config.stack import Stack
 from exitmgr.entries import enter, register_position
 from orders.models import Order
@@ -29,15 +27,7 @@ class Ground:
     """A running stack and the means to trade on it."""
 
     stack: Stack
-
-    def control(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
-        """Call the simulator's control endpoint and return its JSON."""
-        token = load_secrets(var=self.stack.var).simulator_control_token
-        url = f"{self.stack.urls()['simulator']}/control{path}"
-        answer = requests.request(method, url, json=body, headers={"X-Control-Token": token}, timeout=10)
-        if not answer.ok:
-            raise RuntimeError(f"{method} {url}: {answer.text}")
-        return answer.json() if answer.content else None
+    simulator: Simulator
 
     @property
     def account(self) -> Account:
@@ -52,7 +42,7 @@ class Ground:
     def price(self, symbol: str, bid: str, ask: str) -> float:
         """Push a price through the simulator's market data and return the monotonic time it was pushed at."""
         pushed = time.monotonic()
-        self.control("POST", "/quotes", {"quotes": [{"symbol": symbol, "bid": bid, "ask": ask}]})
+        self.simulator.quote(symbol, bid, ask)
         return pushed
 
     def settle_price(self, symbol: str, bid: str, ask: str) -> None:
@@ -70,9 +60,9 @@ class Ground:
 
     def hold(self, instrument: Instrument, count: int, *, plan: dict[str, Any]) -> list[int]:
         """Make the simulator hold `count` x 10 units bought at 100 and return the ids of a position for each 10."""
-        self.control(
+        self.simulator.call(
             "POST",
-            "/positions",
+            "positions",
             {"symbol": instrument.symbol, "qty": str(10 * count), "avg_entry_price": "100"},
         )
         now = datetime.now(UTC)

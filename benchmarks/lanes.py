@@ -67,8 +67,7 @@ def _amid_slow_entries(ground: Ground) -> dict[str, Any]:
     entered, stops = ground.instrument("ENT"), ground.instrument("STP")
     for instrument in (entered, stops):
         ground.settle_price(instrument.symbol, "100", "100.02")
-    fault = {"kind": "latency", "match": {"symbol": entered.symbol}, "seconds": SLOW_SECONDS}
-    ground.control("POST", "/faults", fault)
+    ground.simulator.fault(kind="latency", match={"symbol": entered.symbol}, seconds=SLOW_SECONDS)
     waits: list[float] = []
     try:
         for _ in range(SAMPLES):
@@ -84,7 +83,7 @@ def _amid_slow_entries(ground: Ground) -> dict[str, Any]:
             waits.append(milliseconds(order.submitted_at, order.created_at))
         busy = Order.objects.filter(instrument=entered, state__in=["pending", "submitting"]).count()
     finally:
-        ground.control("DELETE", "/faults")
+        ground.simulator.clear_faults()
     ground.await_calm()
     return {
         "slow_entries_still_waiting": busy,
