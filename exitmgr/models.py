@@ -6,10 +6,11 @@ from decimal import Decimal
 
 import pgtrigger
 from django.db import models
-from django.db.models import CheckConstraint, Q, UniqueConstraint
+from django.db.models import CheckConstraint, F, Q, UniqueConstraint
 
-from exitmgr.rules.types import Direction, TriggerKind
-from exitmgr.states import BRACKET_MOVES, TRIGGER_MOVES, BracketStatus, TriggerStatus
+from exitmgr.rules.types import Act, Direction, TriggerKind
+from exitmgr.states import BRACKET_MOVES, POLICY_MOVES, TRIGGER_MOVES, BracketStatus, PolicyStatus, TriggerStatus
+from orders.brokers.protocol import OrderType, TimeInForce
 from orders.models import Order
 from positions.fields import NumberField
 from positions.models import Instrument, Position
@@ -41,6 +42,12 @@ class Bracket(models.Model):
     target_prices = models.JSONField(default=list)
     ratio = NumberField(null=True, blank=True, help_text="Distance to the first target / distance to the stop.")
     atr = NumberField(null=True, blank=True)
+    notes = models.JSONField(default=list, help_text="What calls for attention: a fallback used, a target too near.")
+    policy_version = models.ForeignKey(
+        "PolicyVersion", null=True, blank=True, on_delete=models.PROTECT, related_name="+",
+        help_text="The configuration it was made with; empty means the file's.",
+    )  # fmt: skip
+    overrides = models.JSONField(default=dict, help_text="Settings of this position alone, over those of its symbol.")
     error = models.TextField(blank=True)
     created_at = models.DateTimeField()
     armed_at = models.DateTimeField(null=True, blank=True)
@@ -83,12 +90,25 @@ class Trigger(models.Model):
     position = models.ForeignKey(Position, on_delete=models.PROTECT, related_name="triggers")
     # the probes' own partial index serves it
     instrument = models.ForeignKey(Instrument, on_delete=models.PROTECT, related_name="+", db_index=False)
+    slot = models.CharField(max_length=32, help_text="Its name within the plan.")
     kind = models.CharField(max_length=8, choices=[(kind, kind) for kind in TriggerKind])
+    act = models.CharField(max_length=8, choices=[(act, act) for act in Act], default=Act.EXIT)
+    after = models.CharField(max_length=32, blank=True, help_text="The slot that has to fire before this one is armed.")
     basis = models.CharField(max_length=4, choices=[(basis, basis) for basis in Basis])
     direction = models.CharField(max_length=4, choices=[(way, way) for way in Direction])
     level = NumberField(null=True, blank=True)
     offset_pct = NumberField(null=True, blank=True, help_text="Of a trail: percent given back from the best price.")
-    due_at = models.DateTimeField(null=True, blank=True)
+    offset = NumberField(null=True, blank=True, help_text="Of a trail: price given back from the best price.")
+    due_at = models.DateTimeField(
+        null=True, blank=True, help_text="When a timer fires, or a level takes its next step."
+    )
+    steps = models.JSONField(default=list, help_text="Of a decaying target: [[from when, level], ...].")
+    span_seconds = models.PositiveIntegerField(null=True, blank=True, help_text="Of a stagnation: how long it lasts.")
+    move_pct = NumberField(null=True, blank=True, help_text="Of a stagnation: the move that ends it.")
+    order_type = models.CharField(
+        max_length=16, choices=[(kind, kind) for kind in (OrderType.MARKET, OrderType.LIMIT)], default=OrderType.MARKET
+    )
+    time_in_force = models.CharField(max_length=8, blank=True, choices=[(tif, tif) for tif in TimeInForce])
     fraction_pct = NumberField(default=Decimal(100))
     reason = models.CharField(max_length=32)
     urgency = models.SmallIntegerField()
@@ -107,14 +127,18 @@ class Trigger(models.Model):
     class Meta:
         constraints = [
             UniqueConstraint(
-                name="trigger_one_live_a_rung",
-                fields=["bracket", "reason"],
-                condition=Q(status__in=[str(TriggerStatus.ARMED), str(TriggerStatus.BREACHED)]),
+                name="trigger_one_live_a_slot",
+                fields=["bracket", "slot"],
+                condition=Q(
+                    status__in=[str(TriggerStatus.WAITING), str(TriggerStatus.ARMED), str(TriggerStatus.BREACHED)]
+                ),
             ),
             CheckConstraint(
                 name="trigger_has_what_its_kind_needs",
                 condition=Q(kind=TriggerKind.LEVEL, level__isnull=False, level__gt=0)
-                | Q(kind=TriggerKind.TRAIL, offset_pct__isnull=False, offset_pct__gt=0)
+                | Q(kind=TriggerKind.LEVEL, level__isnull=True, due_at__isnull=False)
+                | Q(kind=TriggerKind.TRAIL, offset_pct__isnull=False, offset_pct__gt=0, offset__isnull=True)
+                | Q(kind=TriggerKind.TRAIL, offset__isnull=False, offset__gt=0, offset_pct__isnull=True)
                 | Q(kind=TriggerKind.TIMER, due_at__isnull=False),
             ),
             CheckConstraint(
@@ -122,7 +146,13 @@ class Trigger(models.Model):
             ),
             CheckConstraint(
                 name="trigger_fired_has_its_order",
-                condition=~Q(status=TriggerStatus.FIRED) | Q(order__isnull=False, fired_at__isnull=False),
+                condition=~Q(status=TriggerStatus.FIRED)
+                | Q(order__isnull=False, fired_at__isnull=False)
+                | (~Q(act=Act.EXIT) & Q(fired_at__isnull=False)),
+            ),
+            CheckConstraint(
+                name="trigger_waits_for_something",
+                condition=(Q(status=TriggerStatus.WAITING) & ~Q(after="")) | ~Q(status=TriggerStatus.WAITING),
             ),
         ]
         indexes = [
@@ -133,8 +163,8 @@ class Trigger(models.Model):
             ),
             models.Index(
                 fields=["due_at"],
-                name="trigger_timer_probe",
-                condition=Q(kind=TriggerKind.TIMER, status=TriggerStatus.ARMED),
+                name="trigger_due_probe",
+                condition=Q(due_at__isnull=False, status=TriggerStatus.ARMED),
             ),
             models.Index(fields=["position"], name="trigger_breached", condition=Q(status=TriggerStatus.BREACHED)),
         ]
@@ -147,7 +177,109 @@ class Trigger(models.Model):
         ]
 
     def __str__(self) -> str:
-        return f"{self.reason} {self.direction} {self.level or self.due_at}"
+        return f"{self.slot} {self.direction} {self.level or self.due_at}"
+
+
+class TrailUnit(models.TextChoices):
+    """What a trail's offset is measured in."""
+
+    PERCENT = "pct"
+    PRICE = "price"
+
+
+class TrailCohort(models.Model):
+    """Trails of one instrument that share their best price, so that a new best one is one write for all of them.
+
+    `nearest` is the price at which the tightest of them fires: the one figure a scan compares. `tightest` may be
+    tighter than what is left of the cohort; then a scan looks once too often, never once too little.
+    """
+
+    # the probes' own indexes serve it
+    instrument = models.ForeignKey(Instrument, on_delete=models.PROTECT, related_name="+", db_index=False)
+    basis = models.CharField(max_length=4, choices=[(basis, basis) for basis in Basis])
+    direction = models.CharField(max_length=4, choices=[(way, way) for way in Direction])
+    unit = models.CharField(max_length=8, choices=TrailUnit.choices)
+    best = NumberField()
+    tightest = NumberField()
+    nearest = models.GeneratedField(
+        expression=models.Case(
+            models.When(unit=TrailUnit.PERCENT, direction=Direction.FALL, then=F("best") * (100 - F("tightest")) / 100),
+            models.When(unit=TrailUnit.PERCENT, then=F("best") * (100 + F("tightest")) / 100),
+            models.When(direction=Direction.FALL, then=F("best") - F("tightest")),
+            default=F("best") + F("tightest"),
+        ),
+        output_field=NumberField(),
+        db_persist=True,
+    )
+    size = models.PositiveIntegerField(default=1)
+    seen_seq = models.BigIntegerField(help_text="The price the best one takes into account already.")
+
+    class Meta:
+        constraints = [CheckConstraint(name="cohort_prices_are_positive", condition=Q(best__gt=0, tightest__gt=0))]
+        indexes = [
+            models.Index(fields=["instrument", "basis", "direction", "nearest"], name="cohort_fire_probe"),
+            models.Index(fields=["instrument", "basis", "direction", "best"], name="cohort_best_probe"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.size} trails from {self.best}"
+
+
+class Trail(models.Model):
+    """Which cohort a trail belongs to; scans move it, and arming makes it."""
+
+    trigger = models.OneToOneField(Trigger, on_delete=models.CASCADE, primary_key=True, related_name="trail")
+    cohort = models.ForeignKey(TrailCohort, on_delete=models.PROTECT, related_name="trails", db_index=False)
+    offset = NumberField(help_text="In the cohort's unit.")
+
+    class Meta:
+        indexes = [models.Index(fields=["cohort", "offset"], name="trail_fire_probe")]
+
+    def __str__(self) -> str:
+        return f"{self.offset} in cohort {self.cohort_id}"
+
+
+class PolicyVersion(models.Model):
+    """One configuration with its past: a draft is validated before it may become active; the next one supersedes it."""
+
+    number = models.PositiveIntegerField(unique=True, help_text="Counted up from 1.")
+    status = models.CharField(
+        max_length=12, choices=[(status, status) for status in PolicyStatus], default=PolicyStatus.DRAFT
+    )
+    document = models.JSONField(help_text="What it sets; everything else comes from the layers below.")
+    note = models.TextField(blank=True, help_text="Why it was made.")
+    problems = models.JSONField(default=dict, help_text="What is wrong with it, by path; empty once validated.")
+    created_by = models.CharField(max_length=150)
+    created_at = models.DateTimeField()
+    activated_by = models.CharField(max_length=150, blank=True)
+    activated_at = models.DateTimeField(null=True, blank=True)
+    superseded_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        constraints = [
+            UniqueConstraint(name="policy_one_active", fields=["status"], condition=Q(status=PolicyStatus.ACTIVE)),
+            CheckConstraint(
+                name="policy_status_is_known", condition=Q(status__in=[str(status) for status in PolicyStatus])
+            ),
+            CheckConstraint(
+                name="policy_active_has_no_problems",
+                condition=Q(status=PolicyStatus.DRAFT) | Q(problems={}),
+            ),
+            CheckConstraint(
+                name="policy_active_has_its_time",
+                condition=~Q(status=PolicyStatus.ACTIVE) | Q(activated_at__isnull=False),
+            ),
+        ]
+        triggers = [
+            pgtrigger.FSM(
+                name="policy_moves_as_its_table_says",
+                field="status",
+                transitions=sorted((str(old), str(new)) for old, new in POLICY_MOVES),
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"policy {self.number} ({self.status})"
 
 
 class Heartbeat(models.Model):

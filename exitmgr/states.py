@@ -33,9 +33,10 @@ class BracketEvent(StrEnum):
 class TriggerStatus(StrEnum):
     """Where a trigger stands."""
 
+    WAITING = "waiting"  # for another trigger of its plan to fire
     ARMED = "armed"
     BREACHED = "breached"  # it fired while the quantity was bound by another exit; it goes out when that ends
-    FIRED = "fired"  # its exit order exists
+    FIRED = "fired"  # its exit order exists, or what it starts is armed
     CANCELLED = "cancelled"
 
 
@@ -67,11 +68,35 @@ _T = TriggerStatus
 #: A trigger fires once and never re-arms; whoever changes a plan makes new triggers.
 TRIGGER_MOVES: Final = frozenset(
     {
+        (_T.WAITING, _T.ARMED),
+        (_T.WAITING, _T.CANCELLED),
         (_T.ARMED, _T.FIRED),
         (_T.ARMED, _T.BREACHED),
         (_T.ARMED, _T.CANCELLED),
         (_T.BREACHED, _T.FIRED),
         (_T.BREACHED, _T.CANCELLED),
+    }
+)
+
+
+class PolicyStatus(StrEnum):
+    """Where a version of the configuration stands."""
+
+    DRAFT = "draft"
+    VALIDATED = "validated"
+    ACTIVE = "active"
+    SUPERSEDED = "superseded"
+
+
+_P = PolicyStatus
+#: A version that was superseded may be activated again: that is a rollback.
+POLICY_MOVES: Final = frozenset(
+    {
+        (_P.DRAFT, _P.VALIDATED),
+        (_P.VALIDATED, _P.DRAFT),
+        (_P.VALIDATED, _P.ACTIVE),
+        (_P.ACTIVE, _P.SUPERSEDED),
+        (_P.SUPERSEDED, _P.ACTIVE),
     }
 )
 

@@ -59,6 +59,13 @@ class Instrument(models.Model):
     collar_pct = NumberField(
         default=Decimal(20), help_text="A single print further than this many percent away needs a second one."
     )
+    confirm_seconds = models.PositiveIntegerField(
+        null=True, blank=True, help_text="A print outside the collar that stands so long is believed without a second."
+    )
+    max_age_seconds = models.PositiveIntegerField(default=60, help_text="An older price decides nothing.")
+    max_spread_pct = NumberField(
+        null=True, blank=True, help_text="A wider spread, in percent of the mid, is not believed; empty means any is."
+    )
     calendar = models.CharField(
         max_length=16, default="XNYS", help_text="Exchange calendar (ISO 10383); 24/7 for crypto."
     )
@@ -177,6 +184,8 @@ class Quote(models.Model):
     bid_high = NumberField()
     ask_low = NumberField()
     ask_high = NumberField()
+    mid_low = NumberField(help_text="Lowest middle of bid and ask at one moment.")
+    mid_high = NumberField()
     seq = models.BigIntegerField(default=1)
     from_seq = models.BigIntegerField(default=1)
     dirty = models.BooleanField(default=True)
@@ -209,6 +218,24 @@ class Quote(models.Model):
 
     def __str__(self) -> str:
         return f"{self.instrument_id}: {self.bid}/{self.ask}"
+
+
+class Session(models.Model):
+    """One trading session of an exchange, from its calendar: half days, holidays and daylight saving included."""
+
+    calendar = models.CharField(max_length=16)
+    opens_at = models.DateTimeField()
+    closes_at = models.DateTimeField()
+
+    class Meta:
+        constraints = [
+            UniqueConstraint(name="session_is_unique", fields=["calendar", "opens_at"]),
+            CheckConstraint(name="session_ends_after_it_begins", condition=Q(closes_at__gt=F("opens_at"))),
+        ]
+        indexes = [models.Index(fields=["calendar", "closes_at"], name="session_next_close")]
+
+    def __str__(self) -> str:
+        return f"{self.calendar} {self.opens_at:%Y-%m-%d}"
 
 
 class Bar(models.Model):

@@ -1,90 +1,293 @@
-"""Plan -> triggers. Pure and total: a valid plan on a valid entry compiles, or says which level is wrong."""
+"""Plan -> triggers. Pure and total: a valid plan on a valid entry compiles, or says which part is wrong.
+
+Longs and shorts mirror each other: every formula is written once, with the side as its sign.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from decimal import Decimal
+from typing import Final
 
-from exitmgr.rules.plan import InvalidPlan, Plan, StopLoss
-from exitmgr.rules.types import Direction, ExitReason, LevelTrigger, target_reason
-from positions.values import Side, tradable_basis
+from exitmgr.rules.plan import Atr, BreakEven, InvalidPlan, Plan, StopLoss, TakeProfit, Trailing
+from exitmgr.rules.types import (
+    Act,
+    AnyTrigger,
+    Direction,
+    ExitReason,
+    LevelTrigger,
+    OrderTerms,
+    Step,
+    TimerTrigger,
+    TrailTrigger,
+    target_reason,
+)
+from positions.values import Basis, Side, tradable_basis
+
+HUNDRED: Final = Decimal(100)
+#: What stands in for an Average True Range that cannot be measured: the whole distance, in percent of the entry price.
+FALLBACK_PCT: Final = Decimal(2)
 
 
-def stop_level(stop: StopLoss, *, side: Side, entry_price: Decimal) -> Decimal:
-    """Return the stop's price: below the entry for a long, above it for a short.
+@dataclass(frozen=True, slots=True)
+class Range:
+    """An Average True Range in price units, or None and why it could not be measured."""
 
-    :raises InvalidPlan: the stop lies on the wrong side of the entry price, or at or below zero.
+    value: Decimal | None
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """What a plan is compiled on.
+
+    `ranges` holds an Average True Range for each period the plan asks for, `closes_at` the end of the session the
+    position was opened in or before (None: the venue never closes), `fee_per_unit` what the entry cost per unit, in
+    price units. With `now` a time limit that is over already is refused.
     """
-    if stop.price is not None:
-        level, key = stop.price, "price"
-    elif stop.pct is not None:
-        level, key = entry_price * (1 - side * stop.pct / 100), "pct"
-    else:
-        assert stop.distance is not None  # noqa: S101 - the plan's validation guarantees one of the three
-        level, key = entry_price - side * stop.distance, "distance"
-    problem = _level_problem(level, leg="stop", side=side, entry_price=entry_price)
-    if problem:
-        raise InvalidPlan({f"stop_loss.{key}": problem})
-    return level
+
+    side: Side
+    price: Decimal
+    opened_at: datetime
+    ranges: Mapping[int, Range] = field(default_factory=dict)
+    closes_at: datetime | None = None
+    fee_per_unit: Decimal = Decimal(0)
+    fallback_pct: Decimal = FALLBACK_PCT
+    now: datetime | None = None
 
 
-def target_levels(plan: Plan, *, side: Side, entry_price: Decimal) -> list[Decimal]:
-    """Return the price of each take-profit rung in the plan's order.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Compiled:
+    """The triggers of a plan, the stop first, and what a person wants to know of them.
 
-    A risk/reward rung lies at entry + side x ratio x distance to the stop.
-
-    :raises InvalidPlan: naming every target on the wrong side of the entry price, or at or below zero.
+    `notes` are remarks that call for attention but refuse nothing: a fallback that was used, a target nearer than the
+    stop.
     """
-    levels: list[Decimal] = []
-    problems: dict[str, str] = {}
-    for index, rung in enumerate(plan.take_profits):
+
+    triggers: tuple[AnyTrigger, ...]
+    stop_price: Decimal | None
+    target_prices: tuple[Decimal, ...]
+    ratio: Decimal | None
+    atr: Decimal | None
+    notes: tuple[str, ...]
+
+
+def compile_plan(plan: Plan, *, entry: Entry) -> Compiled:
+    """Return the triggers of a plan for an entry.
+
+    :raises InvalidPlan: naming every level on the wrong side of the entry price or at or below zero, a time limit
+        that is over, a session that never closes.
+    """
+    return _Compilation(plan, entry).run()
+
+
+class _Compilation:
+    """One plan on one entry: what was found wrong and worth a note while its triggers are made."""
+
+    def __init__(self, plan: Plan, entry: Entry) -> None:
+        self.plan, self.entry = plan, entry
+        self.problems: dict[str, str] = {}
+        self.notes: list[str] = []
+        self.basis = _basis(plan, entry.side)
+        long = entry.side is Side.LONG
+        self.against, self.with_us = (Direction.FALL, Direction.RISE) if long else (Direction.RISE, Direction.FALL)
+        self.atr: Decimal | None = None
+
+    def run(self) -> Compiled:
+        stop = self._stop_price()
+        targets = [self._target_price(index, rung, stop=stop) for index, rung in enumerate(self.plan.take_profits)]
+        triggers = tuple(self._triggers(stop, targets))
+        if self.problems:
+            raise InvalidPlan(self.problems)
+        risk = abs(self.entry.price - stop) if stop is not None else None
+        gain = abs(targets[0] - self.entry.price) if targets else None
+        if risk and gain is not None and gain <= risk:
+            self.notes.append(
+                f"the first target is {gain:f} away and the stop {risk:f}: it risks as much as it can win"
+            )
+        return Compiled(
+            triggers=triggers,
+            stop_price=stop,
+            target_prices=tuple(targets),
+            ratio=gain / risk if risk and gain is not None else None,
+            atr=self.atr,
+            notes=tuple(self.notes),
+        )
+
+    def _triggers(self, stop: Decimal | None, targets: list[Decimal]) -> Iterator[AnyTrigger]:
+        if stop is not None and self.plan.stop_loss is not None:
+            yield self._level("stop_loss", ExitReason.STOP_LOSS, stop, self.against, order=_terms(self.plan.stop_loss))
+        for number, (rung, level) in enumerate(zip(self.plan.take_profits, targets, strict=True), start=1):
+            yield self._rung(number, rung, level)
+        for number, trail in enumerate(self.plan.trailing, start=1):
+            yield from self._trail(number, trail)
+        if self.plan.break_even is not None:
+            yield from self._break_even(self.plan.break_even)
+        yield from self._timers()
+
+    def _level(
+        self, slot: str, reason: str, level: Decimal | None, direction: Direction, *,
+        fraction_pct: Decimal = HUNDRED, rung: int = 0, act: Act = Act.EXIT, after: str = "",
+        steps: tuple[Step, ...] = (), order: OrderTerms = OrderTerms(),  # noqa: B008 - frozen
+    ) -> LevelTrigger:  # fmt: skip
+        return LevelTrigger(
+            slot=slot, reason=reason, basis=self.basis, direction=direction, level=level, fraction_pct=fraction_pct,
+            rung=rung, act=act, after=after, steps=steps, order=order,
+        )  # fmt: skip
+
+    def _away(self, pct: Decimal) -> Decimal:
+        """Return the price at a profit of so many percent."""
+        return self.entry.price * (1 + self.entry.side * pct / 100)
+
+    def _stop_price(self) -> Decimal | None:
+        stop = self.plan.stop_loss
+        if stop is None:
+            return None
+        if stop.price is not None:
+            level, key = stop.price, "price"
+        elif stop.pct is not None:
+            level, key = self._away(-stop.pct), "pct"
+        elif stop.distance is not None:
+            level, key = self.entry.price - self.entry.side * stop.distance, "distance"
+        else:
+            level, key = self.entry.price - self.entry.side * self._range(_atr(stop), path="stop_loss.atr"), "atr"
+        self._require_side(level, leg="stop", path=f"stop_loss.{key}")
+        return level
+
+    def _range(self, atr: Atr, *, path: str) -> Decimal:
+        """Return the distance a multiple of the Average True Range comes to, or the fallback's with a note."""
+        measured = self.entry.ranges.get(atr.period, Range(None, "no bars are known"))
+        if measured.value is not None and measured.value > 0:
+            self.atr = measured.value if self.atr is None else self.atr
+            return measured.value * atr.multiple
+        why = measured.why or "the bars do not move"
+        self.notes.append(f"{path}: {self.entry.fallback_pct:f} % of the entry price is used instead, because {why}")
+        return self.entry.price * self.entry.fallback_pct / 100
+
+    def _target_price(self, index: int, rung: TakeProfit, *, stop: Decimal | None) -> Decimal:
+        """Return where a rung lies; of one that decays, where it lies first."""
+        if rung.schedule is not None:
+            levels = [self._away(step.pct) for step in rung.schedule]
+            for number, level in enumerate(levels):
+                self._require_side(level, leg="target", path=f"take_profits.{index}.schedule.{number}.pct")
+            return levels[0]
         if rung.price is not None:
             level, key = rung.price, "price"
         elif rung.pct is not None:
-            level, key = entry_price * (1 + side * rung.pct / 100), "pct"
+            level, key = self._away(rung.pct), "pct"
         else:
-            assert rung.rr is not None and plan.stop_loss is not None  # noqa: S101, PT018 - guaranteed by the plan
-            risk = abs(entry_price - stop_level(plan.stop_loss, side=side, entry_price=entry_price))
-            level, key = entry_price + side * rung.rr * risk, "rr"
-        problem = _level_problem(level, leg="target", side=side, entry_price=entry_price)
-        if problem:
-            problems[f"take_profits.{index}.{key}"] = problem
-        levels.append(level)
-    if problems:
-        raise InvalidPlan(problems)
-    return levels
+            risk = abs(self.entry.price - stop) if stop is not None else Decimal(0)
+            level, key = self.entry.price + self.entry.side * (rung.rr or Decimal(0)) * risk, "rr"
+        self._require_side(level, leg="target", path=f"take_profits.{index}.{key}")
+        return level
 
-
-def compile_plan(plan: Plan, *, side: Side, entry_price: Decimal) -> tuple[LevelTrigger, ...]:
-    """Return the triggers of a plan for an entry at `entry_price`, the stop first.
-
-    :raises InvalidPlan: a level on the wrong side of the entry price, or at or below zero.
-    """
-    basis = tradable_basis(side)
-    against, with_us = (Direction.FALL, Direction.RISE) if side is Side.LONG else (Direction.RISE, Direction.FALL)
-    triggers: list[LevelTrigger] = []
-    if plan.stop_loss is not None:
-        level = stop_level(plan.stop_loss, side=side, entry_price=entry_price)
-        triggers.append(LevelTrigger(reason=ExitReason.STOP_LOSS, basis=basis, direction=against, level=level))
-    targets = target_levels(plan, side=side, entry_price=entry_price)
-    for number, (rung, level) in enumerate(zip(plan.take_profits, targets, strict=True), start=1):
-        triggers.append(
-            LevelTrigger(
-                reason=target_reason(number),
-                basis=basis,
-                direction=with_us,
-                level=level,
-                fraction_pct=rung.fraction_pct,
-                rung=number,
-            )
+    def _rung(self, number: int, rung: TakeProfit, level: Decimal) -> LevelTrigger:
+        steps = tuple(
+            Step(due_at=self.entry.opened_at + timedelta(seconds=step.after_seconds), level=self._away(step.pct))
+            for step in rung.schedule or ()
         )
-    return tuple(triggers)
+        slot = target_reason(number)
+        return self._level(
+            slot, slot, None if steps else level, self.with_us,
+            fraction_pct=rung.fraction_pct, rung=number, steps=steps, order=_terms(rung),
+        )  # fmt: skip
+
+    def _trail(self, number: int, trail: Trailing) -> Iterator[AnyTrigger]:
+        slot, after, best = f"trailing_{number}", "", self.entry.price
+        if trail.activation_pct is not None:
+            after = f"{slot}:start"
+            starts_at = self._away(trail.activation_pct)
+            self._require_side(starts_at, leg="activation", path=f"trailing.{number - 1}.activation_pct")
+            yield self._level(after, ExitReason.TRAILING_STOP, starts_at, self.with_us, act=Act.START)
+        offset = trail.distance
+        if trail.atr is not None:
+            offset = self._range(trail.atr, path=f"trailing.{number - 1}.atr")
+        yield TrailTrigger(
+            slot=slot, reason=ExitReason.TRAILING_STOP, basis=self.basis, direction=self.against,
+            best=None if after else best, offset_pct=trail.pct, offset=offset, after=after,
+        )  # fmt: skip
+
+    def _break_even(self, rule: BreakEven) -> Iterator[AnyTrigger]:
+        fees = 2 * self.entry.fee_per_unit if rule.include_fees else Decimal(0)
+        level = self._away(rule.offset_pct) + self.entry.side * fees
+        if rule.at_profit_pct is None:
+            after = target_reason(rule.after_rung or 1)
+        else:
+            after, starts_at = "break_even:start", self._away(rule.at_profit_pct)
+            self._require_side(starts_at, leg="start", path="break_even.at_profit_pct")
+            if self.entry.side * (starts_at - level) <= 0:
+                self.problems["break_even.at_profit_pct"] = (
+                    f"must lie beyond the stop it sets, which is {level:f} with fees; got {starts_at:f}"
+                )
+            yield self._level(after, ExitReason.BREAK_EVEN, starts_at, self.with_us, act=Act.START)
+        if level <= 0:
+            self.problems["break_even.include_fees"] = f"the stop would lie at {level:f}; the fees exceed the price"
+        yield self._level("break_even", ExitReason.BREAK_EVEN, level, self.against, after=after)
+
+    def _timers(self) -> Iterator[AnyTrigger]:
+        plan, opened_at = self.plan, self.entry.opened_at
+        if plan.time_limit_seconds is not None:
+            due_at = opened_at + timedelta(seconds=plan.time_limit_seconds)
+            self._require_ahead(due_at, path="time_limit_seconds")
+            yield self._timer("time_limit", ExitReason.TIME_LIMIT, due_at)
+        if plan.stagnation is not None:
+            due_at = opened_at + timedelta(seconds=plan.stagnation.seconds)
+            self._require_ahead(due_at, path="stagnation.seconds")
+            yield self._timer(
+                "stagnation", ExitReason.STAGNATION, due_at,
+                span_seconds=plan.stagnation.seconds, move_pct=plan.stagnation.move_pct,
+            )  # fmt: skip
+            for way in Direction:
+                level = moved_level(self.entry.price, pct=plan.stagnation.move_pct, direction=way)
+                if level > 0:  # a price cannot fall by 100 percent
+                    yield self._level(f"stagnation:{way}", ExitReason.STAGNATION, level, way, act=Act.RESTART)
+        if plan.session_close is not None:
+            if self.entry.closes_at is None:
+                self.problems["session_close"] = "the instrument trades around the clock and has no close; leave it out"
+            else:
+                due_at = self.entry.closes_at - timedelta(minutes=plan.session_close.minutes_before)
+                yield self._timer("session_close", ExitReason.SESSION_CLOSE, due_at)
+
+    def _timer(
+        self, slot: str, reason: str, due_at: datetime, *,
+        span_seconds: int | None = None, move_pct: Decimal | None = None,
+    ) -> TimerTrigger:  # fmt: skip
+        return TimerTrigger(
+            slot=slot, reason=reason, basis=self.basis, direction=self.against, due_at=due_at,
+            span_seconds=span_seconds, move_pct=move_pct,
+        )  # fmt: skip
+
+    def _require_ahead(self, due_at: datetime, *, path: str) -> None:
+        now = self.entry.now
+        if now is not None and due_at <= now:
+            held = int((now - self.entry.opened_at).total_seconds())
+            self.problems[path] = f"is over already: the position is held for {held} s; must be above that"
+
+    def _require_side(self, level: Decimal, *, leg: str, path: str) -> None:
+        side, price = self.entry.side, self.entry.price
+        away = -side if leg == "stop" else side
+        if away * (level - price) <= 0:
+            where = "above" if away > 0 else "below"
+            self.problems[path] = f"a {side.word}'s {leg} must lie {where} the entry price {price:f}; got {level:f}"
+        elif level <= 0:
+            self.problems[path] = f"a {side.word}'s {leg} must lie above 0; got {level:f}"
 
 
-def _level_problem(level: Decimal, *, leg: str, side: Side, entry_price: Decimal) -> str | None:
-    away = side if leg == "target" else -side
-    if away * (level - entry_price) <= 0:
-        where = "above" if away > 0 else "below"
-        return f"a {side.word}'s {leg} must lie {where} the entry price {entry_price:f}; got {level:f}"
-    if level <= 0:
-        return f"a {side.word}'s {leg} must lie above 0; got {level:f}"
-    return None
+def moved_level(price: Decimal, *, pct: Decimal, direction: Direction) -> Decimal:
+    """Return the price so many percent away."""
+    return price * (1 + (pct if direction is Direction.RISE else -pct) / 100)
+
+
+def _basis(plan: Plan, side: Side) -> Basis:
+    return tradable_basis(side) if plan.price_source == "tradable" else Basis(plan.price_source)
+
+
+def _atr(part: StopLoss) -> Atr:
+    assert part.atr is not None  # noqa: S101 - the plan's validation guarantees one of the four
+    return part.atr
+
+
+def _terms(part: StopLoss | TakeProfit) -> OrderTerms:
+    return OrderTerms(limit=part.order_type == "limit", time_in_force=part.time_in_force or "")

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from datetime import datetime
 from decimal import Decimal
 
-from exitmgr.rules.types import Decision, Direction, LevelTrigger, Urgency
+from exitmgr.rules.types import Decision, Direction, LevelTrigger, TimerTrigger, TrailTrigger, Urgency
 from positions.values import Snapshot
 
 
@@ -15,22 +16,75 @@ def fire_level(trigger: LevelTrigger, seen: Snapshot, *, armed_seq: int) -> Deci
     A trigger that was armed inside the current interval (`armed_seq > seen.from_seq`) is judged on the
     current price only, because the interval's extremes may be older than the trigger.
     """
+    if trigger.level is None:
+        return None
+    return _crossed(trigger, trigger.level, seen, armed_seq=armed_seq)
+
+
+def fire_trail(trigger: TrailTrigger, seen: Snapshot, *, armed_seq: int) -> Decision | None:
+    """Return a decision when the price has given back the trail's offset from its best, else None.
+
+    The best price is the one before the interval: of a high and a low between two scans nobody knows which came
+    first, so only what is certain fires. `armed_seq` is the price the best one already takes into account.
+    """
+    level = trail_level(trigger)
+    return None if level is None else _crossed(trigger, level, seen, armed_seq=armed_seq)
+
+
+def fire_timer(trigger: TimerTrigger, seen: Snapshot | None, *, now: datetime) -> Decision | None:
+    """Return a decision when the time has come, else None; it needs no price, and says the one it saw."""
+    if now < trigger.due_at:
+        return None
+    return Decision(
+        reason=trigger.reason,
+        fraction_pct=trigger.fraction_pct,
+        trigger_price=None,
+        seen_price=seen.on(trigger.basis).price if seen is not None else None,
+        order=trigger.order,
+    )
+
+
+def trail_level(trigger: TrailTrigger) -> Decimal | None:
+    """Return the price at which a trail fires, None before it started."""
+    if trigger.best is None:
+        return None
+    sign = -1 if trigger.direction is Direction.FALL else 1
+    if trigger.offset_pct is not None:
+        return trigger.best * (1 + sign * trigger.offset_pct / 100)
+    return trigger.best + sign * (trigger.offset or Decimal(0))
+
+
+def best_price(trigger: TrailTrigger, seen: Snapshot, *, armed_seq: int) -> Decimal:
+    """Return the best price after this one, from which the trail is measured next."""
+    on = seen.on(trigger.basis)
+    fresh = armed_seq > seen.from_seq
+    if trigger.direction is Direction.FALL:
+        now = on.price if fresh else max(on.high, on.price)
+        return now if trigger.best is None else max(trigger.best, now)
+    now = on.price if fresh else min(on.low, on.price)
+    return now if trigger.best is None else min(trigger.best, now)
+
+
+def _crossed(
+    trigger: LevelTrigger | TrailTrigger, level: Decimal, seen: Snapshot, *, armed_seq: int
+) -> Decision | None:
     on = seen.on(trigger.basis)
     fresh = armed_seq > seen.from_seq
     if trigger.direction is Direction.FALL:
         extreme = on.price if fresh else min(on.low, on.price)
-        crossed = extreme <= trigger.level
+        crossed = extreme <= level
     else:
         extreme = on.price if fresh else max(on.high, on.price)
-        crossed = extreme >= trigger.level
+        crossed = extreme >= level
     if not crossed:
         return None
     return Decision(
         reason=trigger.reason,
         fraction_pct=trigger.fraction_pct,
-        trigger_price=trigger.level,
+        trigger_price=level,
         seen_price=extreme,
         direction=trigger.direction,
+        order=trigger.order,
     )
 
 

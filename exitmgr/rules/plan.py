@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from decimal import Decimal
-from typing import Annotated, Any, Final, get_args
+from itertools import pairwise
+from typing import Annotated, Any, Final, Literal, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
@@ -26,11 +27,13 @@ class InvalidPlan(Exception):
         self.problems = problems
 
 
-def _number(*, at_most: Decimal) -> BeforeValidator:
+def _number(*, at_most: Decimal, zero: bool = False) -> BeforeValidator:
     def read(given: object) -> Decimal:
         number = _as_decimal(given)
-        if number is None or not number.is_finite() or not 0 < number <= at_most:
-            raise ValueError(f"must be a number above 0 and at most {at_most}; got {_shown(given)}")
+        fits = number is not None and number.is_finite() and (number >= 0 if zero else number > 0) and number <= at_most
+        if number is None or not fits:
+            least = "from 0 to" if zero else "above 0 and at most"
+            raise ValueError(f"must be a number {least} {at_most}; got {_shown(given)}")
         if number != number.quantize(Decimal(1).scaleb(-DECIMALS)):
             raise ValueError(f"must have at most {DECIMALS} decimals; got {_shown(given)}")
         return Decimal(f"{number:f}")
@@ -48,56 +51,181 @@ def _as_decimal(given: object) -> Decimal | None:
     return Decimal(given) if isinstance(given, int) and not isinstance(given, bool) else None
 
 
+def _whole(*, at_least: int, at_most: int) -> BeforeValidator:
+    def read(given: object) -> int:
+        number = _as_decimal(given)
+        if number is None or not number.is_finite() or number != int(number) or not at_least <= number <= at_most:
+            raise ValueError(f"must be a whole number from {at_least} to {at_most}; got {_shown(given)}")
+        return int(number)
+
+    return BeforeValidator(read)
+
+
+#: Ten years: longer than anybody holds a position without looking at its plan again.
+LONGEST_SECONDS: Final = 315_360_000
+LONGEST_PERIOD: Final = 1_000
+
 # Field publishes the bounds in the schema, the validator words the refusal
 Positive = Annotated[Decimal, Field(gt=0, le=LARGEST), _number(at_most=LARGEST)]
 Percentage = Annotated[Decimal, Field(gt=0, le=100), _number(at_most=Decimal(100))]
+Seconds = Annotated[int, Field(ge=1, le=LONGEST_SECONDS), _whole(at_least=1, at_most=LONGEST_SECONDS)]
+Elapsed = Annotated[int, Field(ge=0, le=LONGEST_SECONDS), _whole(at_least=0, at_most=LONGEST_SECONDS)]
+Minutes = Annotated[int, Field(ge=0, le=1_440), _whole(at_least=0, at_most=1_440)]
+Period = Annotated[int, Field(ge=1, le=LONGEST_PERIOD), _whole(at_least=1, at_most=LONGEST_PERIOD)]
+Ordinal = Annotated[int, Field(ge=1, le=1_000), _whole(at_least=1, at_most=1_000)]
+
+
+def _one_or_many(given: object) -> object:
+    return [given] if isinstance(given, dict) else given
 
 
 class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class StopLoss(_Part):
-    """Where to give up: percent of the entry price, an absolute price, or a distance from the entry price."""
+class Atr(_Part):
+    """A multiple of the Average True Range over `period` bars, measured when the position is opened."""
+
+    period: Period = 14
+    multiple: Positive = Decimal(2)
+
+
+class _Exit(_Part):
+    """How the exit goes to the broker."""
+
+    order_type: Literal["market", "limit"] = "market"
+    time_in_force: Literal["day", "gtc", "ioc", "fok", "opg", "cls"] | None = None
+
+
+class StopLoss(_Exit):
+    """Where to give up: percent of the entry price, an absolute price, a distance from it, or a multiple of ATR."""
 
     pct: Percentage | None = None
     price: Positive | None = None
     distance: Positive | None = None
+    atr: Atr | None = None
 
     @model_validator(mode="after")
     def _exactly_one(self) -> StopLoss:
-        _require_one(pct=self.pct, price=self.price, distance=self.distance)
+        _require_one(pct=self.pct, price=self.price, distance=self.distance, atr=self.atr)
         return self
 
 
-class TakeProfit(_Part):
-    """One rung: percent of the entry price, an absolute price, or a multiple of the distance to the stop."""
+class DecayStep(_Part):
+    """From so many seconds after the entry on, the target lies at this percentage of the entry price."""
+
+    after_seconds: Elapsed
+    pct: Positive
+
+
+class TakeProfit(_Exit):
+    """One rung: percent of the entry price, an absolute price, a multiple of the distance to the stop, or a decay."""
 
     pct: Positive | None = None
     price: Positive | None = None
     rr: Positive | None = None
+    schedule: Annotated[tuple[DecayStep, ...], Field(min_length=1)] | None = None
     fraction_pct: Percentage = Decimal(100)
 
     @model_validator(mode="after")
     def _exactly_one(self) -> TakeProfit:
-        _require_one(pct=self.pct, price=self.price, rr=self.rr)
+        _require_one(pct=self.pct, price=self.price, rr=self.rr, schedule=self.schedule)
         return self
+
+
+class Trailing(_Part):
+    """What to give back from the best price: percent of it, a distance, or a multiple of ATR.
+
+    With `activation_pct` it starts at that profit, in percent of the entry price.
+    """
+
+    pct: Percentage | None = None
+    distance: Positive | None = None
+    atr: Atr | None = None
+    activation_pct: Positive | None = None
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> Trailing:
+        _require_one(pct=self.pct, distance=self.distance, atr=self.atr)
+        return self
+
+
+class BreakEven(_Part):
+    """A stop at the entry price, `offset_pct` percent beyond it, set at a profit or after a rung.
+
+    With `include_fees` it lies where what the entry cost in fees, and as much for the exit, is earned as well.
+    """
+
+    at_profit_pct: Positive | None = None
+    after_rung: Ordinal | None = None
+    offset_pct: Annotated[Decimal, Field(ge=0, le=100), _number(at_most=Decimal(100), zero=True)] = Decimal(0)
+    include_fees: bool = False
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> BreakEven:
+        _require_one(at_profit_pct=self.at_profit_pct, after_rung=self.after_rung)
+        return self
+
+
+class Stagnation(_Part):
+    """Leave when the price has not moved `move_pct` percent either way for so many seconds."""
+
+    seconds: Seconds
+    move_pct: Percentage
+
+
+class SessionClose(_Part):
+    """Leave so many minutes before the session of the instrument's exchange ends."""
+
+    minutes_before: Minutes = 10
 
 
 class Plan(_Part):
-    """An exit plan; every part is optional."""
+    """An exit plan; every part is optional.
+
+    `price_source` says what it is judged on: what the position could trade at (bid for a long, ask for a short), the
+    last trade, or the middle of bid and ask.
+    """
 
     stop_loss: StopLoss | None = None
     take_profits: tuple[TakeProfit, ...] = ()
+    trailing: Annotated[tuple[Trailing, ...], BeforeValidator(_one_or_many)] = ()
+    break_even: BreakEven | None = None
+    time_limit_seconds: Seconds | None = None
+    stagnation: Stagnation | None = None
+    session_close: SessionClose | None = None
+    price_source: Literal["tradable", "last", "mid"] = "tradable"
 
     @model_validator(mode="after")
-    def _ratio_needs_stop(self) -> Plan:
-        if self.stop_loss is None:
-            lost = [index for index, rung in enumerate(self.take_profits) if rung.rr is not None]
-            if lost:
-                why = "needs a stop_loss to measure the risk from"
-                raise InvalidPlan({f"take_profits.{index}.rr": why for index in lost})
+    def _parts_fit(self) -> Plan:
+        problems = dict(self._misfits())
+        if problems:
+            raise InvalidPlan(problems)
         return self
+
+    def _misfits(self) -> Iterator[tuple[str, str]]:
+        for index, rung in enumerate(self.take_profits):
+            if rung.rr is not None and self.stop_loss is None:
+                yield f"take_profits.{index}.rr", "needs a stop_loss to measure the risk from"
+            times = [step.after_seconds for step in rung.schedule or ()]
+            for number, (earlier, later) in enumerate(pairwise(times), start=1):
+                if later <= earlier:
+                    path = f"take_profits.{index}.schedule.{number}.after_seconds"
+                    yield path, f"must be above the {earlier} of the step before it; got {later}"
+        if self.break_even is not None:
+            rule, rungs = self.break_even, len(self.take_profits)
+            if rule.after_rung is not None and rule.after_rung > rungs:
+                allowed = f"must be from 1 to {rungs}" if rungs else "needs take_profits to come after"
+                yield "break_even.after_rung", f"{allowed}; got {rule.after_rung}"
+            if rule.at_profit_pct is not None and rule.offset_pct >= rule.at_profit_pct:
+                why = f"must be below at_profit_pct ({rule.at_profit_pct}), or it would fire at once"
+                yield "break_even.offset_pct", f"{why}; got {rule.offset_pct}"
+
+    @property
+    def atr_periods(self) -> frozenset[int]:
+        """Return the periods this plan needs an Average True Range over."""
+        asking = [self.stop_loss, *self.trailing]
+        return frozenset(part.atr.period for part in asking if part is not None and part.atr is not None)
 
 
 def _require_one(**given: object) -> None:
@@ -118,14 +246,20 @@ def parse_plan(given: Any) -> Plan:
     except ValidationError as error:
         problems: dict[str, str] = {}
         for issue in error.errors():
-            path = ".".join(str(part) for part in issue["loc"]) or "plan"
+            path = ".".join(str(part) for part in _as_written(issue["loc"], given)) or "plan"
             problems.setdefault(path, _worded(issue))
         raise InvalidPlan(problems) from None
 
 
+def _as_written(loc: tuple[int | str, ...], given: Any) -> tuple[int | str, ...]:
+    """Return a path in the plan as it was given: a single trail may be written without a list."""
+    single = isinstance(given, dict) and isinstance(given.get("trailing"), dict)
+    return (loc[0], *loc[2:]) if single and loc[:2] == ("trailing", 0) else loc
+
+
 def plan_as_json(plan: Plan) -> dict[str, Any]:
-    """Return the plan as JSON values, decimals as strings, unset parts left out."""
-    return plan.model_dump(mode="json", exclude_none=True)
+    """Return the plan as JSON values, decimals as strings, parts that were not given left out."""
+    return plan.model_dump(mode="json", exclude_none=True, exclude_unset=True)
 
 
 def _worded(issue: ErrorDetails) -> str:

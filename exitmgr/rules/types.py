@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from datetime import datetime
 from decimal import Decimal
 from enum import IntEnum, StrEnum
 from typing import Final
@@ -24,6 +25,14 @@ class Direction(StrEnum):
 
     FALL = "fall"
     RISE = "rise"
+
+
+class Act(StrEnum):
+    """What follows when a trigger fires."""
+
+    EXIT = "exit"
+    START = "start"  # arms the triggers of the same plan that wait for it
+    RESTART = "restart"  # the price has moved: the stagnation it belongs to is measured anew from here
 
 
 class Urgency(IntEnum):
@@ -51,10 +60,14 @@ class ExitReason(StrEnum):
     SESSION_CLOSE = "session_close"
     MANUAL = "manual"
     EMERGENCY = "emergency"
+    DAILY_LOSS = "daily_loss"
+    DRAWDOWN = "drawdown"
 
 
 _URGENCIES: Final[dict[str, Urgency]] = {
     ExitReason.EMERGENCY: Urgency.EMERGENCY,
+    ExitReason.DAILY_LOSS: Urgency.EMERGENCY,
+    ExitReason.DRAWDOWN: Urgency.EMERGENCY,
     ExitReason.STOP_LOSS: Urgency.STOP,
     ExitReason.TRAILING_STOP: Urgency.STOP,
     ExitReason.BREAK_EVEN: Urgency.STOP,
@@ -84,15 +97,89 @@ def urgency_of(reason: str) -> Urgency:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LevelTrigger:
-    """A price to be crossed; `fraction_pct` is of what remains, `rung` counts targets from 1."""
+class OrderTerms:
+    """How an exit goes to the broker: at the market, or with a limit at the level that fired it.
 
+    `time_in_force` empty means what the venue takes for the order type.
+    """
+
+    limit: bool = False
+    time_in_force: str = ""
+
+
+MARKET: Final = OrderTerms()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """From `due_at` on a level lies at `level`."""
+
+    due_at: datetime
+    level: Decimal
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LevelTrigger:
+    """A price to be crossed; `fraction_pct` is of what remains, `rung` counts targets from 1.
+
+    `slot` names it within its plan. One with `after` waits until the trigger in that slot has fired. One with `steps`
+    moves as time passes; its `level` is None until its first step takes effect.
+    """
+
+    slot: str
     reason: str
     basis: Basis
     direction: Direction
-    level: Decimal
+    level: Decimal | None
     fraction_pct: Decimal = Decimal(100)
     rung: int = 0
+    act: Act = Act.EXIT
+    after: str = ""
+    steps: tuple[Step, ...] = ()
+    order: OrderTerms = MARKET
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrailTrigger:
+    """A price to be given back from the best one since it was armed: `offset_pct` percent, or `offset` in price.
+
+    `direction` is the way the price must turn: a long's trail fires on a fall from the peak. The best price starts at
+    `best`; None means at the price that starts it.
+    """
+
+    slot: str
+    reason: str
+    basis: Basis
+    direction: Direction
+    best: Decimal | None
+    offset_pct: Decimal | None = None
+    offset: Decimal | None = None
+    fraction_pct: Decimal = Decimal(100)
+    after: str = ""
+    order: OrderTerms = MARKET
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TimerTrigger:
+    """A time to come.
+
+    With `span_seconds` and `move_pct` it is a stagnation: each move of so many percent away from the price it was
+    last measured from starts the span anew.
+    """
+
+    slot: str
+    reason: str
+    basis: Basis
+    direction: Direction
+    due_at: datetime
+    fraction_pct: Decimal = Decimal(100)
+    after: str = ""
+    span_seconds: int | None = None
+    move_pct: Decimal | None = None
+    order: OrderTerms = MARKET
+
+
+AnyTrigger = LevelTrigger | TrailTrigger | TimerTrigger
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,6 +195,7 @@ class Decision:
     trigger_price: Decimal | None
     seen_price: Decimal | None
     direction: Direction | None = None
+    order: OrderTerms = MARKET
 
     @property
     def urgency(self) -> Urgency:
