@@ -18,8 +18,9 @@ from alerts.notices import raise_alert
 from exitmgr.brackets import arm_or_alert, complete_brackets, end_bracket
 from exitmgr.exits import ExitIntent, leg_of, make_exits
 from exitmgr.models import Bracket, Trigger
-from exitmgr.rules.types import Decision, Urgency
+from exitmgr.rules.types import Decision, OrderTerms, Urgency
 from exitmgr.states import BracketEvent, BracketStatus, TriggerStatus
+from orders.brokers.protocol import OrderType
 from orders.cancel import NotCancellable, request_cancel
 from orders.limits import RESUBMIT_ATTEMPTS, RESUBMIT_DELAY_SECONDS, backoff_seconds
 from orders.models import Intent, Order
@@ -129,12 +130,7 @@ def _exit_breached(position: Position, *, now: datetime) -> bool:
     intents = [
         ExitIntent(
             position=position,
-            decision=Decision(
-                reason=trigger.reason,
-                fraction_pct=trigger.fraction_pct,
-                trigger_price=trigger.level,
-                seen_price=trigger.seen_price,
-            ),
+            decision=_decision_of(trigger),
             priced_at=trigger.fired_at,
         )
         for trigger in waiting
@@ -159,8 +155,18 @@ def _follow_fired_stop(position: Position, *, now: datetime) -> None:
     )
     if stop is None or position.available <= 0:
         return
-    decision = Decision(reason=stop.reason, fraction_pct=HUNDRED, trigger_price=stop.level, seen_price=stop.seen_price)
-    make_exits([ExitIntent(position=position, decision=decision, priced_at=stop.fired_at)], now=now, actor="advance")
+    intent = ExitIntent(position=position, decision=_decision_of(stop), priced_at=stop.fired_at)
+    make_exits([intent], now=now, actor="advance")
+
+
+def _decision_of(trigger: Trigger) -> Decision:
+    return Decision(
+        reason=trigger.reason,
+        fraction_pct=trigger.fraction_pct,
+        trigger_price=trigger.level,
+        seen_price=trigger.seen_price,
+        order=OrderTerms(limit=trigger.order_type == OrderType.LIMIT, time_in_force=trigger.time_in_force),
+    )
 
 
 def _ended_by_broker(order: Order) -> bool:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
+from dataclasses import replace
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
@@ -12,22 +13,21 @@ from django.db import transaction
 from alerts.events import Happening, write_events
 from alerts.models import Severity
 from alerts.notices import raise_alert
+from exitmgr.arming import LIVE_TRIGGERS, write_triggers
+from exitmgr.measures import entry_of
 from exitmgr.models import Bracket, Trigger
-from exitmgr.rules.compile import compile_plan
+from exitmgr.rules.compile import Compiled, compile_plan
 from exitmgr.rules.plan import InvalidPlan, Plan, parse_plan, plan_as_json
-from exitmgr.rules.types import LevelTrigger, TriggerKind, urgency_of
 from exitmgr.states import BRACKET_MOVES, BracketEvent, BracketStatus, TriggerStatus, next_bracket_status
 from orders.models import Order
 from positions.doorbells import ring
 from positions.fields import plain
-from positions.models import Position, Quote
-from positions.rows import write_back
-from positions.values import Side
+from positions.models import Position
+
+_OPEN = (BracketStatus.PENDING, BracketStatus.ACTIVE, BracketStatus.ERROR)
 
 #: What a position gets when nobody said otherwise: out at 1 % against, 2 % in favour.
 DEFAULT_PLAN: Mapping[str, Any] = {"stop_loss": {"pct": "1"}, "take_profits": [{"pct": "2"}]}
-
-_LIVE_TRIGGERS = (TriggerStatus.ARMED, TriggerStatus.BREACHED)
 
 
 def create_pending_bracket(*, entry_order: Order, plan: Plan, now: datetime) -> Bracket:
@@ -57,13 +57,15 @@ def arm(bracket: Bracket, *, position: Position, now: datetime) -> None:
     :raises InvalidPlan: a level on the wrong side of the entry price.
     """
     plan = parse_plan(bracket.plan)
-    levels = compile_plan(plan, side=Side(position.side), entry_price=position.average_entry)
+    compiled = compile_for(
+        position, plan, now=now, moved_by_hand=bracket.changed_at is not None, overrides=bracket.overrides
+    )
     bracket.position = position
     bracket.status = next_bracket_status(BracketStatus(bracket.status), BracketEvent.ARMED)
     bracket.armed_at = bracket.armed_at or now
-    _note_prices(bracket, levels, entry_price=position.average_entry)
+    note_compiled(bracket, compiled, entry_price=position.average_entry)
     bracket.save()
-    _write_triggers(bracket, levels, position=position, now=now)
+    write_triggers(bracket, compiled.triggers, position=position, now=now)
     _tell(
         bracket,
         "bracket_armed",
@@ -73,55 +75,42 @@ def arm(bracket: Bracket, *, position: Position, now: datetime) -> None:
         stop_price=bracket.stop_price,
         target_prices=bracket.target_prices,
         quantity=position.quantity,
+        **({"notes": bracket.notes} if bracket.notes else {}),
     )
-    instrument_id = position.instrument_id
+    ring_scan_on_commit(position.instrument_id)
+
+
+def compile_for(
+    position: Position, plan: Plan, *, now: datetime, moved_by_hand: bool, overrides: Mapping[str, Any]
+) -> Compiled:
+    """Return what a plan comes to on a position as it is now; a stagnation is measured from now.
+
+    :raises InvalidPlan: the plan does not fit the position.
+    """
+    entry = entry_of(position=position, plan=plan, now=now)
+    return compile_plan(plan, entry=replace(entry, stagnant_since=now, moved_by_hand=moved_by_hand))
+
+
+def open_bracket(position: Position) -> Bracket | None:
+    """Return the bracket that looks after a position, None when it has none."""
+    return Bracket.objects.filter(position=position, status__in=_OPEN).prefetch_related("triggers").first()
+
+
+def ring_scan_on_commit(instrument_id: int) -> None:
+    """Have an instrument scanned once this is committed: the price may be beyond a new level already."""
     transaction.on_commit(
         lambda: ring("exitmgr.scan", queue="scan", kwargs={"instrument_ids": [instrument_id]}, expires=5), robust=True
     )
 
 
-def _note_prices(bracket: Bracket, levels: Sequence[LevelTrigger], *, entry_price: Decimal) -> None:
-    stops = [plain(level.level) for level in levels if level.rung == 0]
-    targets = [plain(level.level) for level in levels if level.rung > 0]
+def note_compiled(bracket: Bracket, compiled: Compiled, *, entry_price: Decimal) -> None:
+    """Write into a bracket what its plan came to."""
     bracket.entry_price = entry_price
-    bracket.stop_price = stops[0] if stops else None
-    bracket.target_prices = [f"{target:f}" for target in targets]
-    if stops and targets and stops[0] != entry_price:
-        bracket.ratio = abs(targets[0] - entry_price) / abs(entry_price - stops[0])
-
-
-def _write_triggers(bracket: Bracket, levels: Sequence[LevelTrigger], *, position: Position, now: datetime) -> None:
-    known = {trigger.reason: trigger for trigger in bracket.triggers.all()}
-    seq = Quote.objects.filter(pk=position.instrument_id).values_list("seq", flat=True).first() or 0
-    fresh: list[Trigger] = []
-    moved: list[Trigger] = []
-    for level in levels:
-        trigger = known.get(level.reason)
-        if trigger is None:
-            fresh.append(_trigger(bracket, level, position=position, seq=seq, now=now))
-        elif trigger.status == TriggerStatus.ARMED and trigger.level != level.level:
-            trigger.level, trigger.armed_seq, trigger.armed_at = level.level, seq, now
-            moved.append(trigger)
-    Trigger.objects.bulk_create(fresh)
-    write_back(moved, fields=["level", "armed_seq", "armed_at"])
-
-
-def _trigger(bracket: Bracket, level: LevelTrigger, *, position: Position, seq: int, now: datetime) -> Trigger:
-    return Trigger(
-        bracket=bracket,
-        position=position,
-        instrument_id=position.instrument_id,
-        kind=TriggerKind.LEVEL,
-        basis=level.basis,
-        direction=level.direction,
-        level=level.level,
-        fraction_pct=level.fraction_pct,
-        reason=level.reason,
-        urgency=urgency_of(level.reason),
-        rung=level.rung,
-        armed_seq=seq,
-        armed_at=now,
-    )
+    bracket.stop_price = None if compiled.stop_price is None else plain(compiled.stop_price)
+    bracket.target_prices = [f"{plain(target):f}" for target in compiled.target_prices]
+    bracket.ratio = compiled.ratio
+    bracket.atr = compiled.atr
+    bracket.notes = list(compiled.notes)
 
 
 def arm_or_alert(bracket: Bracket, *, position: Position, now: datetime) -> None:
@@ -155,7 +144,7 @@ def end_bracket(bracket: Bracket, *, event: BracketEvent, now: datetime) -> None
         return
     bracket.ended_at = now
     bracket.save(update_fields=["status", "ended_at"])
-    bracket.triggers.filter(status__in=_LIVE_TRIGGERS).update(status=TriggerStatus.CANCELLED)
+    bracket.triggers.filter(status__in=LIVE_TRIGGERS).update(status=TriggerStatus.CANCELLED)
     account_ref = bracket.position.account_id if bracket.position else None
     _tell(bracket, f"bracket_{bracket.status}", now=now, account_ref=account_ref)
 
@@ -176,7 +165,7 @@ def complete_brackets(*, position_ids: Collection[int], now: datetime) -> int:
         return 0
     ids = [bracket.pk for bracket in brackets]
     Bracket.objects.filter(pk__in=ids).update(status=BracketStatus.COMPLETED, ended_at=now)
-    Trigger.objects.filter(bracket__in=ids, status__in=_LIVE_TRIGGERS).update(status=TriggerStatus.CANCELLED)
+    Trigger.objects.filter(bracket__in=ids, status__in=LIVE_TRIGGERS).update(status=TriggerStatus.CANCELLED)
     write_events(
         (
             Happening(

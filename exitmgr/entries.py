@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -11,6 +11,7 @@ from django.db import IntegrityError, transaction
 
 from alerts.events import Happening, write_events
 from exitmgr.brackets import DEFAULT_PLAN, create_bracket, create_pending_bracket
+from exitmgr.measures import expected_entry
 from exitmgr.models import Bracket
 from exitmgr.rules.compile import compile_plan
 from exitmgr.rules.plan import parse_plan
@@ -22,7 +23,6 @@ from orders.models import Intent, Order
 from orders.rounding import round_quantity
 from orders.states import LIVE
 from positions import ledger
-from positions.belief import MAX_AGE
 from positions.models import Account, Instrument, Position, Quote
 from positions.states import PositionStatus
 from positions.values import Side, TradingState
@@ -65,7 +65,8 @@ def enter(
     expected = _ask_or_bid(instrument, side, now=now) if limit_price is None else limit_price
     _require_positive("limit_price", expected)
     checked = parse_plan(DEFAULT_PLAN if plan is None else plan)
-    compile_plan(checked, side=side, entry_price=expected)  # a stop on the wrong side is refused before, not after
+    # a stop on the wrong side is refused before, not after
+    compile_plan(checked, entry=expected_entry(instrument=instrument, side=side, price=expected, plan=checked, now=now))
     try:
         with transaction.atomic(durable=True):
             account = _lock_account(account)
@@ -176,7 +177,8 @@ def _ask_or_bid(instrument: Instrument, side: Side, *, now: datetime) -> Decimal
     if quote is None:
         raise EntryRefused({"symbol": f"no price of {instrument} is known yet; push a quote or give a limit_price"})
     age = now - quote.received_at
-    if age > MAX_AGE:  # a plan checked against a price of the past may not fit the fill, and protect nothing
+    # a plan checked against a price of the past may not fit the fill, and protect nothing
+    if age > timedelta(seconds=instrument.max_age_seconds):
         seconds = f"{age.total_seconds():.0f} s"
         raise EntryRefused(
             {"symbol": f"the last price of {instrument} is {seconds} old; push a quote or give a limit_price"}

@@ -51,6 +51,7 @@ class Bracket(models.Model):
     error = models.TextField(blank=True)
     created_at = models.DateTimeField()
     armed_at = models.DateTimeField(null=True, blank=True)
+    changed_at = models.DateTimeField(null=True, blank=True, help_text="When a person last changed its plan.")
     ended_at = models.DateTimeField(null=True, blank=True)
 
     class Meta:
@@ -166,6 +167,13 @@ class Trigger(models.Model):
                 name="trigger_due_probe",
                 condition=Q(due_at__isnull=False, status=TriggerStatus.ARMED),
             ),
+            models.Index(
+                fields=["basis"],
+                name="trigger_on_a_chosen_price",
+                condition=Q(
+                    kind=TriggerKind.LEVEL, status=TriggerStatus.ARMED, basis__in=[str(Basis.LAST), str(Basis.MID)]
+                ),
+            ),
             models.Index(fields=["position"], name="trigger_breached", condition=Q(status=TriggerStatus.BREACHED)),
         ]
         triggers = [
@@ -219,6 +227,11 @@ class TrailCohort(models.Model):
         indexes = [
             models.Index(fields=["instrument", "basis", "direction", "nearest"], name="cohort_fire_probe"),
             models.Index(fields=["instrument", "basis", "direction", "best"], name="cohort_best_probe"),
+            models.Index(
+                fields=["basis"],
+                name="cohort_on_a_chosen_price",
+                condition=Q(basis__in=[str(Basis.LAST), str(Basis.MID)]),
+            ),
         ]
 
     def __str__(self) -> str:

@@ -1,34 +1,26 @@
 """The scan: quotes in, exit orders out. Set-based: its cost follows what fires, not what is held.
 
 One transaction takes the quotes that changed (rows another scan holds are skipped), probes the armed levels by
-index, lets the pure rules decide, writes orders and reservations, and clears the intervals it consumed.
+index, lets the pure rules decide, writes orders and reservations, follows the best prices of trails, and clears the
+intervals it consumed.
 """
 
 from __future__ import annotations
 
 import logging
-from collections import defaultdict
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
 from django.db import InterfaceError, OperationalError, connection, transaction
 
 from alerts.models import Severity
 from alerts.notices import raise_alert
-from exitmgr.exits import ExitIntent, make_exits
-from exitmgr.models import Trigger
-from exitmgr.probes import Candidate, probe_levels, snapshots_of, still_armed
-from exitmgr.rules.fire import by_precedence, fire_level
-from exitmgr.rules.types import Decision, Urgency
-from exitmgr.states import TriggerStatus
-from orders.models import Order
-from positions.belief import MAX_AGE
-from positions.locks import lock_positions
-from positions.models import Position, Quote
-from positions.rows import write_back
-from positions.values import Snapshot
+from exitmgr.firing import fire
+from exitmgr.probes import probe_levels
+from exitmgr.timers import fire_timers, take_due_steps
+from exitmgr.trails import bases_in_use, lift_cohorts, probe_trails
+from positions.models import Quote
 
 log = logging.getLogger(__name__)
 
@@ -55,16 +47,18 @@ class Scanned:
 _TAKE = """
 SELECT q.instrument_id
   FROM positions_quote q
- WHERE {which} AND q.received_at >= %(fresh_since)s
+  JOIN positions_instrument i ON i.id = q.instrument_id
+ WHERE {which} AND q.received_at >= %(now)s - i.max_age_seconds * interval '1 second'
  ORDER BY q.instrument_id
  LIMIT %(symbols)s
-   FOR UPDATE SKIP LOCKED
+   FOR UPDATE OF q SKIP LOCKED
 """
 
 _CLEAR = """
 UPDATE positions_quote
    SET dirty = false, from_seq = seq, scanned_at = %(now)s,
-       bid_low = bid, bid_high = bid, ask_low = ask, ask_high = ask, last_low = last, last_high = last
+       bid_low = bid, bid_high = bid, ask_low = ask, ask_high = ask, last_low = last, last_high = last,
+       mid_low = (bid + ask) * 0.5, mid_high = (bid + ask) * 0.5
  WHERE instrument_id = ANY(%(ids)s::bigint[]) AND dirty
 """
 
@@ -78,12 +72,24 @@ def scan(
 ) -> Scanned:
     """Fire whatever the latest prices, and their extremes since the last scan, have reached.
 
-    By default the quotes that changed; `instrument_ids` looks at those in any case, `everything` at all of them.
+    By default the quotes that changed; `instrument_ids` looks at those in any case, `everything` at all of them and at
+    the clock: decaying targets take their steps, timers that are due fire.
     An instrument that cannot be scanned calls a person and does not hold up the others. `after_batch` is called after
     each committed batch that leaves more to do.
 
     :raises OperationalError: the database went away.
     """
+    if not everything:
+        return _scan_prices(now=now, instrument_ids=instrument_ids, everything=False, after_batch=after_batch)
+    take_due_steps(now=now)
+    done = _scan_prices(now=now, instrument_ids=instrument_ids, everything=True, after_batch=after_batch)
+    # after the prices: of a stop and a time limit that are due together the stop is the more urgent
+    return done + Scanned(orders=fire_timers(now=now))
+
+
+def _scan_prices(
+    *, now: datetime, instrument_ids: Collection[int] | None, everything: bool, after_batch: Callable[[], object]
+) -> Scanned:
     try:
         return _scan_together(now=now, instrument_ids=instrument_ids, everything=everything, after_batch=after_batch)
     except (OperationalError, InterfaceError):
@@ -122,15 +128,20 @@ def _scan_once(*, now: datetime, instrument_ids: Collection[int] | None, everyth
         taken = _take(now=now, instrument_ids=instrument_ids, everything=everything)
         if not taken:
             return Scanned()
-        candidates = probe_levels(taken, limit=TRIGGERS_AT_ONCE)
-        more = len(candidates) == TRIGGERS_AT_ONCE
-        orders, idle = _fire(candidates, now=now) if candidates else (0, True)
-        # a full batch leaves the intervals in place for the next one, unless it could not fire anything at all
-        more = more and not idle
+        bases = bases_in_use()
+        levels = probe_levels(taken, limit=TRIGGERS_AT_ONCE)
+        trails = probe_trails(taken, bases=bases, limit=TRIGGERS_AT_ONCE) if bases.any else []
+        done = fire([*levels, *trails], now=now)
+        # what was started meets the price in the next round; a full batch leaves the rest to it, unless it is stuck
+        more = done.started > 0
+        if TRIGGERS_AT_ONCE in (len(levels), len(trails)):
+            more = more or done.changed > 0 or done.armed < len(levels) + len(trails)
+        if not more and bases.any:
+            more = lift_cohorts(taken, bases=bases)
         if not more:
             with connection.cursor() as cursor:
                 cursor.execute(_CLEAR, {"ids": taken, "now": now})
-        return Scanned(len(taken), len(candidates), orders, more)
+        return Scanned(len(taken), len(levels) + len(trails), done.orders, more)
 
 
 def _take(*, now: datetime, instrument_ids: Collection[int] | None, everything: bool) -> list[int]:
@@ -142,61 +153,9 @@ def _take(*, now: datetime, instrument_ids: Collection[int] | None, everything: 
     with connection.cursor() as cursor:
         cursor.execute(
             _TAKE.format(which=which),
-            {"fresh_since": now - MAX_AGE, "symbols": SYMBOLS_AT_ONCE, "wanted": list(instrument_ids or [])},
+            {"now": now, "symbols": SYMBOLS_AT_ONCE, "wanted": list(instrument_ids or [])},
         )
         return [row[0] for row in cursor.fetchall()]
-
-
-def _fire(candidates: Sequence[Candidate], *, now: datetime) -> tuple[int, bool]:
-    """Make the orders of what really fires; return how many, and whether no trigger left the scan."""
-    seen = snapshots_of({candidate.instrument_id for candidate in candidates})
-    positions = lock_positions(candidate.position_id for candidate in candidates)
-    armed = still_armed(candidates)
-    decided: dict[int, list[tuple[Decision, Candidate]]] = defaultdict(list)
-    for candidate in armed:
-        decision = fire_level(candidate.rule, seen[candidate.instrument_id][0], armed_seq=candidate.armed_seq)
-        if decision is not None:
-            decided[candidate.position_id].append((decision, candidate))
-    ranked = [
-        pair for pairs in decided.values() for pair in _in_order(pairs)
-    ]  # within a position the most urgent claims first; between positions the sending lanes decide
-    intents = [
-        _intent(decision, positions[candidate.position_id], seen[candidate.instrument_id])
-        for decision, candidate in ranked
-    ]
-    made = make_exits(intents, now=now, actor="scan")
-    fired = _mark(ranked, made, now=now)
-    return len(made), fired == 0 and len(armed) == len(candidates)
-
-
-def _in_order(pairs: list[tuple[Decision, Candidate]]) -> list[tuple[Decision, Candidate]]:
-    by_identity = {id(decision): candidate for decision, candidate in pairs}
-    return [(decision, by_identity[id(decision)]) for decision in by_precedence(decision for decision, _ in pairs)]
-
-
-def _intent(decision: Decision, position: Position, seen: tuple[Snapshot, dict[str, Any]]) -> ExitIntent:
-    snapshot, evidence = seen
-    return ExitIntent(position=position, decision=decision, priced_at=snapshot.received_at, quote=evidence)
-
-
-def _mark(ranked: Sequence[tuple[Decision, Candidate]], made: dict[int, Order], *, now: datetime) -> int:
-    """Move the triggers: with an order they have fired; a stop that found everything claimed waits as breached."""
-    changed: list[Trigger] = []
-    for index, (decision, candidate) in enumerate(ranked):
-        order = made.get(index)
-        if order is None and decision.urgency > Urgency.STOP:
-            continue  # a target that finds everything claimed stays armed: the price may come again
-        changed.append(
-            Trigger(
-                pk=candidate.trigger_id,
-                status=TriggerStatus.FIRED if order else TriggerStatus.BREACHED,
-                fired_at=now,
-                seen_price=decision.seen_price,
-                order=order,
-            )
-        )
-    write_back(changed, fields=["status", "fired_at", "seen_price", "order"])
-    return len(changed)
 
 
 def _alert_not_scanned(instrument_id: int, error: Exception, *, now: datetime) -> None:

@@ -27,6 +27,7 @@ class Refusal(StrEnum):
     NOT_POSITIVE = "not_positive"
     OUT_OF_RANGE = "out_of_range"  # smaller or larger than a price column can hold
     CROSSED = "crossed"
+    SPREAD_TOO_WIDE = "spread_too_wide"
     OLDER_THAN_LAST = "older_than_last"
     STALE = "stale"
     AHEAD_OF_CLOCK = "ahead_of_clock"
@@ -43,23 +44,31 @@ class View(NamedTuple):
 
 
 class Limits(NamedTuple):
-    """How old, how far ahead of our clock and how far from the last price a believable print may be."""
+    """How old, how far ahead of our clock, how far from the last price and how wide a believable print may be."""
 
     oldest: datetime
     newest: datetime
     collar_pct: Decimal
+    max_spread_pct: Decimal | None = None  # of the mid; None means any spread is believed
 
     @classmethod
-    def at(cls, now: datetime, *, collar_pct: Decimal, max_age: timedelta = MAX_AGE) -> Self:
+    def at(
+        cls,
+        now: datetime,
+        *,
+        collar_pct: Decimal,
+        max_age: timedelta = MAX_AGE,
+        max_spread_pct: Decimal | None = None,
+    ) -> Self:
         """Return the limits that hold at a moment."""
-        return cls(oldest=now - max_age, newest=now + MAX_AHEAD, collar_pct=collar_pct)
+        return cls(now - max_age, now + MAX_AHEAD, collar_pct, max_spread_pct)
 
 
 class Suspect(NamedTuple):
-    """A price outside the collar that waits for a second print, and when it was printed."""
+    """A print outside the collar that waits for a second one: the price that strayed, and the print whole."""
 
     price: Decimal
-    source_at: datetime
+    view: View
 
 
 class Verdict(NamedTuple):
@@ -79,8 +88,11 @@ def judge(tick: Tick, *, seen: View | None, suspect: Suspect | None, limits: Lim
     refusal = _malformed(tick)
     if refusal is None:
         view = complete(tick, seen=seen)
-        crossed = view.bid > view.ask
-        refusal = Refusal.CROSSED if crossed else _untimely(tick.source_at, seen=seen, limits=limits)
+        refusal = (
+            (Refusal.CROSSED if view.bid > view.ask else None)
+            or _untimely(tick.source_at, seen=seen, limits=limits)
+            or _too_wide(tick, limits=limits)
+        )
     if refusal is not None:
         return Verdict(None, refusal, suspect)
     if seen is None:
@@ -88,7 +100,7 @@ def judge(tick: Tick, *, seen: View | None, suspect: Suspect | None, limits: Lim
     strayed = _strayed(tick, view, seen=seen, collar_pct=limits.collar_pct)
     if strayed is None or _confirms(strayed, tick.source_at, suspect=suspect, collar_pct=limits.collar_pct):
         return Verdict(view, None, None)
-    return Verdict(None, Refusal.OUTSIDE_COLLAR, Suspect(strayed, tick.source_at))
+    return Verdict(None, Refusal.OUTSIDE_COLLAR, Suspect(strayed, view))
 
 
 def complete(tick: Tick, *, seen: View | None) -> View:
@@ -134,6 +146,19 @@ def _untimely(at: datetime, *, seen: View | None, limits: Limits) -> Refusal | N
     return None
 
 
+def is_too_wide(bid: Decimal, ask: Decimal, *, max_spread_pct: Decimal) -> bool:
+    """Return whether a spread is more than so many percent of the mid."""
+    return (ask - bid) * 200 > (ask + bid) * max_spread_pct
+
+
+def _too_wide(tick: Tick, *, limits: Limits) -> Refusal | None:
+    """Return a refusal of a spread that was quoted; a side that was filled in says nothing about it."""
+    if limits.max_spread_pct is None or tick.bid is None or tick.ask is None:
+        return None
+    too_wide = is_too_wide(tick.bid, tick.ask, max_spread_pct=limits.max_spread_pct)
+    return Refusal.SPREAD_TOO_WIDE if too_wide else None
+
+
 def _strayed(tick: Tick, view: View, *, seen: View, collar_pct: Decimal) -> Decimal | None:
     """Return the price that is outside the collar, the most distant if several are.
 
@@ -152,7 +177,7 @@ def _strayed(tick: Tick, view: View, *, seen: View, collar_pct: Decimal) -> Deci
 
 
 def _confirms(price: Decimal, at: datetime, *, suspect: Suspect | None, collar_pct: Decimal) -> bool:
-    if suspect is None or at <= suspect.source_at:
+    if suspect is None or at <= suspect.view.source_at:
         return False
     return not _beyond(price, suspect.price, collar_pct)
 

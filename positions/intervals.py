@@ -5,17 +5,20 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from decimal import Decimal, InvalidOperation
+from decimal import Context, Decimal, InvalidOperation
 from operator import le
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple, cast
 
-from positions.belief import SMALLEST, TOO_LARGE, Limits, Refusal, Suspect, View, judge
+from positions.belief import SMALLEST, TOO_LARGE, Limits, Refusal, Suspect, View, is_too_wide, judge
 from positions.feeds.protocol import Tick
 
 
 class Interval(NamedTuple):
-    """The newest accepted price and the extremes of all accepted ones; `opening` is the first last price."""
+    """The newest accepted price and the extremes of all accepted ones; `opening` is the first last price.
+
+    The mid's are those of bid and ask of one print: the lowest bid and the lowest ask may belong to different ones.
+    """
 
     bid: Decimal
     ask: Decimal
@@ -27,6 +30,8 @@ class Interval(NamedTuple):
     ask_high: Decimal
     last_low: Decimal
     last_high: Decimal
+    mid_low: Decimal
+    mid_high: Decimal
     opening: Decimal
 
 
@@ -39,6 +44,9 @@ class Summary(NamedTuple):
     refused_prices: Mapping[Refusal, str]  # the last one of each reason, as bid/ask/last
 
 
+#: Room for the sum of two prices of a column's 38 digits, and for its half.
+_EXACT: Final = Context(prec=40)
+_HALF: Final = Decimal("0.5")
 _NOTHING: Final[Mapping[Refusal, Any]] = MappingProxyType({})
 
 
@@ -48,6 +56,11 @@ def sum_up(ticks: Sequence[Tick], *, seen: View | None, suspect: Suspect | None,
     if interval is not None:
         return Summary(interval, None, _NOTHING, _NOTHING)
     return _one_by_one(ticks, seen=seen, suspect=suspect, limits=limits)
+
+
+def interval_of(view: View) -> Interval:
+    """Return the interval of a single accepted print."""
+    return _interval([view.bid], [view.ask], [view.last], view.source_at)
 
 
 def _all_plain(ticks: Sequence[Tick], *, seen: View | None, limits: Limits) -> Interval | None:
@@ -81,14 +94,25 @@ def _all_plain(ticks: Sequence[Tick], *, seen: View | None, limits: Limits) -> I
             and limits.oldest <= times[0]
             and times[-1] <= limits.newest
             and (seen is None or seen.source_at <= times[0])
+            and (limits.max_spread_pct is None or _all_narrow(bids, asks, max_spread_pct=limits.max_spread_pct))
         )
     except (InvalidOperation, TypeError):  # a price that is not a number, or not there
         return None
     if not plain:
         return None
+    return _interval(bids, asks, lasts, times[-1])
+
+
+def _all_narrow(bids: Sequence[Decimal], asks: Sequence[Decimal], *, max_spread_pct: Decimal) -> bool:
+    return not any(is_too_wide(bid, ask, max_spread_pct=max_spread_pct) for bid, ask in zip(bids, asks, strict=True))
+
+
+def _interval(bids: Sequence[Decimal], asks: Sequence[Decimal], lasts: Sequence[Decimal], at: datetime) -> Interval:
+    sums = list(map(_EXACT.add, bids, asks))
     return Interval(
-        bids[-1], asks[-1], lasts[-1], times[-1],
-        min(bids), max(bids), min(asks), max(asks), min(lasts), max(lasts), lasts[0],
+        bids[-1], asks[-1], lasts[-1], at,
+        min(bids), max(bids), min(asks), max(asks), min(lasts), max(lasts),
+        _EXACT.multiply(min(sums), _HALF), _EXACT.multiply(max(sums), _HALF), lasts[0],
     )  # fmt: skip
 
 
@@ -107,11 +131,10 @@ def _one_by_one(ticks: Sequence[Tick], *, seen: View | None, suspect: Suspect | 
             refused_prices[verdict.refusal] = f"{tick.bid}/{tick.ask}/{tick.last}"
     if not accepted:
         return Summary(None, suspect, refused, refused_prices)
-    bids = [view.bid for view in accepted]
-    asks = [view.ask for view in accepted]
-    lasts = [view.last for view in accepted]
-    interval = Interval(
-        bids[-1], asks[-1], lasts[-1], accepted[-1].source_at,
-        min(bids), max(bids), min(asks), max(asks), min(lasts), max(lasts), lasts[0],
-    )  # fmt: skip
+    interval = _interval(
+        [view.bid for view in accepted],
+        [view.ask for view in accepted],
+        [view.last for view in accepted],
+        accepted[-1].source_at,
+    )
     return Summary(interval, suspect, refused, refused_prices)

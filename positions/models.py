@@ -78,6 +78,16 @@ class Instrument(models.Model):
                 name="instrument_steps_are_positive",
                 condition=Q(tick__gt=0, lot__gt=0, dust__gte=0, min_notional__gte=0, collar_pct__gt=0),
             ),
+            CheckConstraint(
+                name="instrument_ages_and_spread_are_positive",
+                condition=Q(max_age_seconds__gt=0) & (Q(max_spread_pct__isnull=True) | Q(max_spread_pct__gt=0)),
+            ),
+            CheckConstraint(
+                name="instrument_confirms_before_it_ages",
+                condition=Q(confirm_seconds__isnull=True) | Q(confirm_seconds__lt=F("max_age_seconds")),
+                violation_error_message="A print must be confirmed before it is too old: confirm_seconds below "
+                "max_age_seconds.",
+            ),
             CheckConstraint(name="instrument_symbol_is_not_empty", condition=~Q(symbol="")),
         ]
 
@@ -194,7 +204,12 @@ class Quote(models.Model):
     received_at = models.DateTimeField()
     scanned_at = models.DateTimeField(null=True, blank=True)
     suspect = NumberField(null=True, blank=True, help_text="A print outside the collar that waits for a second one.")
+    suspect_bid = NumberField(null=True, blank=True, help_text="That print whole.")
+    suspect_ask = NumberField(null=True, blank=True)
+    suspect_last = NumberField(null=True, blank=True)
+    suspect_source = models.CharField(max_length=32, blank=True, db_default="")
     suspect_at = models.DateTimeField(null=True, blank=True, help_text="When that print was made.")
+    suspect_heard_at = models.DateTimeField(null=True, blank=True, help_text="Since when it waits, by our clock.")
     bar_open = NumberField(null=True, blank=True, help_text="The bar in the making, of the last price.")
     bar_low = NumberField(null=True, blank=True)
     bar_high = NumberField(null=True, blank=True)
@@ -212,8 +227,23 @@ class Quote(models.Model):
                     ask_high__gte=F("ask"),
                     last_low__lte=F("last"),
                     last_high__gte=F("last"),
+                    mid_low__lte=F("mid_high"),
                 ),
             ),
+            CheckConstraint(
+                name="quote_suspect_is_whole",
+                condition=Q(suspect__isnull=True)
+                | Q(
+                    suspect_bid__isnull=False,
+                    suspect_ask__isnull=False,
+                    suspect_last__isnull=False,
+                    suspect_at__isnull=False,
+                    suspect_heard_at__isnull=False,
+                ),
+            ),
+        ]
+        indexes = [
+            models.Index(fields=["instrument"], name="quote_has_a_suspect", condition=Q(suspect__isnull=False))
         ]
 
     def __str__(self) -> str:

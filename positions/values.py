@@ -61,6 +61,18 @@ def tradable_basis(side: Side) -> Basis:
 
 
 @dataclass(frozen=True, slots=True)
+class Candle:
+    """Open, high, low, close and volume of a span that begins at `start`; its length is said where it is used."""
+
+    start: datetime
+    open: Decimal
+    high: Decimal
+    low: Decimal
+    close: Decimal
+    volume: Decimal = Decimal(0)
+
+
+@dataclass(frozen=True, slots=True)
 class Range:
     """Current price of one basis with its extremes since the last scan; prices in the quote currency."""
 
@@ -81,6 +93,7 @@ class Snapshot:
     bid: Range
     ask: Range
     last: Range
+    mid: Range
     seq: int
     from_seq: int
     source_at: datetime
@@ -89,17 +102,11 @@ class Snapshot:
     def on(self, basis: Basis) -> Range:
         """Return the price and extremes of one basis.
 
-        The mid is derived from bid and ask; its extremes are bounds, as the two sides may have met theirs at
-        different moments.
+        The mid's extremes are those of bid and ask at one moment: what the two sides met at different moments was
+        never a mid.
         """
         if basis is Basis.BID:
             return self.bid
         if basis is Basis.ASK:
             return self.ask
-        if basis is Basis.LAST:
-            return self.last
-        return Range(
-            (self.bid.price + self.ask.price) / 2,
-            (self.bid.low + self.ask.low) / 2,
-            (self.bid.high + self.ask.high) / 2,
-        )
+        return self.last if basis is Basis.LAST else self.mid

@@ -221,7 +221,11 @@ class Migration(migrations.Migration):
             model_name='trail',
             index=models.Index(fields=['cohort', 'offset'], name='trail_fire_probe'),
         ),
-        # both are rewritten all day: room on their pages keeps a new version beside the old one
+        migrations.AddIndex(
+            model_name='trailcohort',
+            index=models.Index(condition=models.Q(('basis__in', ['last', 'mid'])), fields=['basis'], name='cohort_on_a_chosen_price'),
+        ),
+        # rewritten all day: room on its pages keeps a new version beside the old one
         migrations.RunSQL(
             "ALTER TABLE exitmgr_trailcohort SET (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.05)",
             "ALTER TABLE exitmgr_trailcohort RESET (fillfactor, autovacuum_vacuum_scale_factor)",

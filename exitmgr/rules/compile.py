@@ -45,7 +45,9 @@ class Entry:
 
     `ranges` holds an Average True Range for each period the plan asks for, `closes_at` the end of the session the
     position was opened in or before (None: the venue never closes), `fee_per_unit` what the entry cost per unit, in
-    price units. With `now` a time limit that is over already is refused.
+    price units. With `now` a time limit that is over already is refused. A stagnation is measured from
+    `stagnant_since`, from the entry when left out. `moved_by_hand` lets stop and targets lie on either side of the
+    entry price, as a person may move a stop into profit.
     """
 
     side: Side
@@ -56,6 +58,8 @@ class Entry:
     fee_per_unit: Decimal = Decimal(0)
     fallback_pct: Decimal = FALLBACK_PCT
     now: datetime | None = None
+    stagnant_since: datetime | None = None
+    moved_by_hand: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -233,7 +237,8 @@ class _Compilation:
             self._require_ahead(due_at, path="time_limit_seconds")
             yield self._timer("time_limit", ExitReason.TIME_LIMIT, due_at)
         if plan.stagnation is not None:
-            due_at = opened_at + timedelta(seconds=plan.stagnation.seconds)
+            since = self.entry.stagnant_since or opened_at
+            due_at = since + timedelta(seconds=plan.stagnation.seconds)
             self._require_ahead(due_at, path="stagnation.seconds")
             yield self._timer(
                 "stagnation", ExitReason.STAGNATION, due_at,
@@ -268,7 +273,7 @@ class _Compilation:
     def _require_side(self, level: Decimal, *, leg: str, path: str) -> None:
         side, price = self.entry.side, self.entry.price
         away = -side if leg == "stop" else side
-        if away * (level - price) <= 0:
+        if away * (level - price) <= 0 and not (self.entry.moved_by_hand and leg in ("stop", "target")):
             where = "above" if away > 0 else "below"
             self.problems[path] = f"a {side.word}'s {leg} must lie {where} the entry price {price:f}; got {level:f}"
         elif level <= 0:

@@ -130,7 +130,7 @@ def test_a_stale_price_decides_nothing_and_keeps_its_interval():
     f.set_quote("100")
     position = f.hold()
     f.push_price("98")
-    later = f.utc_now() + scans.MAX_AGE + timedelta(seconds=1)
+    later = f.utc_now() + timedelta(seconds=61)
     for options in ({}, {"everything": True}, {"instrument_ids": [position.instrument_id]}):
         assert scan(now=later, **options).symbols == 0
     assert orders_of(position) == []

@@ -25,7 +25,8 @@ PLAN = parse_plan({"stop_loss": {"pct": "1"}, "take_profits": [{"pct": "2", "fra
 def seen(price, *, low=None, high=None, from_seq=10):
     """Return a snapshot whose every price is the same, with the extremes since `from_seq`."""
     of = Range(D(price), D(low or price), D(high or price))
-    return Snapshot(symbol="AAPL", bid=of, ask=of, last=of, seq=20, from_seq=from_seq, source_at=AT, received_at=AT)
+    sides = {name: of for name in ("bid", "ask", "last", "mid")}
+    return Snapshot(symbol="AAPL", **sides, seq=20, from_seq=from_seq, source_at=AT, received_at=AT)
 
 
 def fired(side, snapshot, *, armed_seq=10):
@@ -95,6 +96,7 @@ def test_only_the_price_it_is_based_on_counts(basis, fires):
         bid=Range(D(99), D(99), D(99)),
         ask=Range(D(101), D(101), D(101)),
         last=Range(D(100), D(100), D(100)),
+        mid=Range(D(100), D(100), D(100)),
         seq=1,
         from_seq=1,
         source_at=AT,
