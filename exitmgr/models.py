@@ -47,6 +47,9 @@ class Bracket(models.Model):
         "PolicyVersion", null=True, blank=True, on_delete=models.PROTECT, related_name="+",
         help_text="The configuration it was made with; empty means the file's.",
     )  # fmt: skip
+    from_policy = models.BooleanField(
+        default=False, db_default=False, help_text="Nobody gave it a plan: the configuration did."
+    )
     overrides = models.JSONField(default=dict, help_text="Settings of this position alone, over those of its symbol.")
     error = models.TextField(blank=True)
     created_at = models.DateTimeField()

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Final
 
-from django.db import transaction
+from django.db import InterfaceError, OperationalError, transaction
 from django.db.models import F
 
+from alerts.models import Severity
+from alerts.notices import raise_alert
 from exitmgr.armed import armed_triggers
 from exitmgr.arming import take_steps
 from exitmgr.firing import Fired, fire
@@ -17,6 +21,8 @@ from exitmgr.rules.types import TriggerKind
 from exitmgr.states import TriggerStatus
 from positions.locks import lock_positions
 from positions.models import Quote
+
+log = logging.getLogger(__name__)
 
 TRIGGERS_AT_ONCE: Final = 250
 
@@ -41,21 +47,60 @@ def take_due_steps(*, now: datetime) -> int:
 
 
 def fire_timers(*, now: datetime) -> int:
-    """Leave the positions whose time has come, at whatever price there is; return how many exit orders were made."""
+    """Leave the positions whose time has come, at whatever price there is; return how many exit orders were made.
+
+    A timer that cannot be judged calls a person and does not hold up the others.
+
+    :raises OperationalError: the database went away.
+    """
     total = 0
+    failed: set[int] = set()
     while True:
-        with transaction.atomic(durable=True):
-            due = _due(TriggerKind.TIMER, now=now)
-            done: Fired = fire(due, now=now)
-            total += done.orders
-        if len(due) < TRIGGERS_AT_ONCE or not done.changed:
+        due = _due(TriggerKind.TIMER, now=now, leave_out=failed)
+        if not due:
+            return total
+        done, failing = _fire_together(due, now=now)
+        total += done.orders
+        failed |= failing
+        if not done.changed and not failing:
             return total
 
 
-def _due(kind: TriggerKind, *, now: datetime) -> list[Candidate]:
+def _fire_together(due: Sequence[Candidate], *, now: datetime) -> tuple[Fired, set[int]]:
+    """Fire these timers, one by one if they cannot be fired together; return what came of it and which failed."""
+    try:
+        with transaction.atomic(durable=True):
+            return fire(due, now=now), set()
+    except (OperationalError, InterfaceError):
+        raise
+    except Exception as error:
+        log.exception("timers_failed trigger_ids=%s", [candidate.trigger_id for candidate in due])
+        if len(due) == 1:
+            _alert_not_judged(due[0], error, now=now)
+            return Fired(), {due[0].trigger_id}
+    outcomes = [_fire_together([candidate], now=now) for candidate in due]
+    orders = sum(done.orders for done, _ in outcomes)
+    changed = sum(done.changed for done, _ in outcomes)
+    return Fired(orders=orders, changed=changed), set().union(*(failing for _, failing in outcomes))
+
+
+def _due(kind: TriggerKind, *, now: datetime, leave_out: Collection[int] = ()) -> list[Candidate]:
     """Return what is due; timers of positions that are wholly claimed wait for what the other exits give back."""
-    rows = Trigger.objects.filter(kind=kind, status=TriggerStatus.ARMED, due_at__lte=now)
+    rows = Trigger.objects.filter(kind=kind, status=TriggerStatus.ARMED, due_at__lte=now).exclude(pk__in=leave_out)
     if kind is TriggerKind.TIMER:
         rows = rows.filter(position__quantity__gt=F("position__exited") + F("position__reserved"))
     found = rows.order_by("due_at", "pk").values_list("pk", "position_id", "instrument_id")[:TRIGGERS_AT_ONCE]
     return [Candidate(*row) for row in found]
+
+
+def _alert_not_judged(candidate: Candidate, error: Exception, *, now: datetime) -> None:
+    raise_alert(
+        kind="timer_failed",
+        severity=Severity.CRITICAL,
+        title=f"Position {candidate.position_id} was to be left by now and was not",
+        message=f"Its timer cannot be judged: {type(error).__name__}: {error}. Exit it by hand.",
+        dedupe_key=f"timer_failed:{candidate.trigger_id}",
+        requires_action=True,
+        position_ref=candidate.position_id,
+        now=now,
+    )

@@ -71,6 +71,17 @@ class Candle:
     close: Decimal
     volume: Decimal = Decimal(0)
 
+    @property
+    def flaw(self) -> str:
+        """Return what makes it no bar that can be, as the end of a sentence; empty when it is one."""
+        if not all(number.is_finite() for number in (self.open, self.high, self.low, self.close, self.volume)):
+            return "holds a number that is none"
+        if self.low <= 0:
+            return f"has a low of {self.low:f}"
+        if not self.low <= min(self.open, self.close) <= max(self.open, self.close) <= self.high:
+            return "has an open or a close outside its low and high"
+        return "has a volume below 0" if self.volume < 0 else ""
+
 
 @dataclass(frozen=True, slots=True)
 class Range:

@@ -89,17 +89,22 @@ def hold(
     quantity: str = "10",
     price: str = "100",
     plan: Any = None,
+    now: datetime | None = None,
 ) -> Position:
-    """Take a holding under our care; out at 1 % against and 2 % in favour unless a plan is given."""
+    """Take a holding under our care; out at 1 % against and 2 % in favour unless a plan is given.
+
+    It is a second old, or with `now` just opened.
+    """
     make_instrument(symbol)
-    now = utc_now()
+    opened_at = now or utc_now() - timedelta(seconds=1)
+    now = now or utc_now()
     position, _ = register_position(
         account=account or make_account(),
         symbol=symbol,
         side=side,
         quantity=D(quantity),
         entry_price=D(price),
-        opened_at=now - timedelta(seconds=1),
+        opened_at=opened_at,
         now=now,
         actor="test",
         plan=PLAN if plan is None else plan,

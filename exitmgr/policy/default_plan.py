@@ -14,7 +14,7 @@ from exitmgr.rules.volatility import Relative
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RatioFacts:
-    """What was measured of the symbol: its market condition and volatility; `closes` is false where trade never ends."""
+    """What was measured of the symbol; `closes` is false where trade never ends."""
 
     reading: Reading = Reading(None, "it was not read")  # noqa: RUF009 - frozen
     relative: Relative = Relative(None, "it was not measured")  # noqa: RUF009 - frozen

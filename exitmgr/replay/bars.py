@@ -19,6 +19,7 @@ from positions.values import Candle
 Floats = NDArray[np.float64]
 Numbers = NDArray[np.int64]
 
+_BARS_KEPT: Final = 100_000
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
 
@@ -63,7 +64,15 @@ class Series:
         return len(self.starts)
 
     def bar(self, index: int) -> Bar:
-        """Return the exact bar at an index."""
+        """Return the exact bar at an index; positions of one symbol often meet in the same ones."""
+        bar = self._bars.get(index)
+        if bar is None:
+            if len(self._bars) >= _BARS_KEPT:
+                self._bars.clear()
+            bar = self._bars[index] = self._read(index)
+        return bar
+
+    def _read(self, index: int) -> Bar:
         row = int(self.rows[index])
         start = moment(int(self.starts[index]))
         written = self.columns["ts"][row].as_py()
@@ -85,6 +94,10 @@ class Series:
                 volume = self._price("volume", row) if "volume" in self.columns else Decimal(0)
                 known[index] = Candle(bar.start, bar.open, bar.high, bar.low, bar.close, volume)
         return [known[index] for index in range(first, end)]
+
+    @cached_property
+    def _bars(self) -> dict[int, Bar]:
+        return {}
 
     @cached_property
     def _candles(self) -> dict[int, Candle]:
@@ -136,4 +149,3 @@ def microseconds(at: datetime) -> int:
 def spell_moment(at: datetime) -> str:
     """Return a time in ISO 8601, in UTC."""
     return at.astimezone(UTC).isoformat().replace("+00:00", "Z")
-

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Final
 
-from exitmgr.replay.bars import Series, microseconds
+from exitmgr.replay.bars import Series, spell_moment
 from exitmgr.replay.errors import InvalidInput
 from exitmgr.replay.holdings import Holding
 from exitmgr.rules.compile import Entry, Range
@@ -16,12 +17,14 @@ from exitmgr.rules.compile import Entry, Range
 #: No calendar has a longer break between two sessions, so the next close lies within it.
 _LONGEST_BREAK: Final = timedelta(days=30)
 BASIS_POINTS: Final = 10_000
+AROUND_THE_CLOCK: Final = "24/7"
 
 
 @dataclass(slots=True, kw_only=True)
 class Entries:
     """The entries of many positions over one file of bars; what several positions share is measured once."""
 
+    holdings: Sequence[Holding]
     series: Mapping[str, Series]
     calendar: str
     fee_bps: Decimal
@@ -55,10 +58,31 @@ class Entries:
         if seconds is None:
             return Range(None, "the file has one bar of it")
         end = series.first_at(at - timedelta(seconds=seconds) + timedelta(microseconds=1))
-        return measure_range(
-            series.candles(max(0, end - MOST_BARS), end), period=period, at=at, bar_seconds=seconds
-        )
+        return measure_range(series.candles(max(0, end - MOST_BARS), end), period=period, at=at, bar_seconds=seconds)
 
     def _close_after(self, at: datetime) -> datetime | None:
         """Return the end of the session a moment lies in or before; None where trading never ends."""
-        raise NotImplementedError
+        if self._closes is None:
+            opened = [holding.opened_at for holding in self.holdings if holding.plan.session_close is not None]
+            self._closes = _closes(self.calendar, min(opened), max(opened) + _LONGEST_BREAK)
+        if self._closes == []:
+            return None
+        index = bisect_right(self._closes, at)
+        if index == len(self._closes):
+            raise InvalidInput(f"--calendar: {self.calendar} knows no session after {spell_moment(at)}")
+        return self._closes[index]
+
+
+def _closes(calendar: str, first: datetime, last: datetime) -> list[datetime]:
+    """Return the ends of the sessions between two moments, none for a venue that never closes."""
+    if calendar == AROUND_THE_CLOCK:
+        return []
+    from positions.calendars import calendar_closes  # pandas is imported only when a plan asks
+
+    try:
+        closes = list(calendar_closes(calendar, first, last))
+    except ValueError as error:
+        raise InvalidInput(f"--calendar: {error}") from None
+    if not closes:
+        raise InvalidInput(f"--calendar: {calendar} knows no session after {spell_moment(first)}")
+    return closes

@@ -112,4 +112,3 @@ class _Trail:
 
     def _level(self, best: Floats) -> Floats:
         return best * self._kept - self._offset + MARGIN * np.abs(best)
-

@@ -114,8 +114,7 @@ class Walk:
         met = [
             decision.trigger_price
             for decision, trigger in self._crossed(way)
-            if decision.trigger_price is not None
-            and (self._restarts < _MOST_RESTARTS or not _restarts(trigger))
+            if decision.trigger_price is not None and (self._restarts < _MOST_RESTARTS or not _restarts(trigger))
         ]
         if not met:
             return None
@@ -203,7 +202,7 @@ class Walk:
 
     def _disarm(self, trigger: AnyTrigger) -> None:
         for armed in (self.levels, self.trails, self.timers):
-            armed.pop(trigger.slot, None)  # type: ignore[attr-defined]
+            armed.pop(trigger.slot, None)
 
     def _start_after(self, slot: str) -> None:
         for trigger in [waiting for waiting in self._waiting if waiting.after == slot]:

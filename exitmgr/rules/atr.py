@@ -86,8 +86,8 @@ def usable_bars(
     if len(newest) < needed:
         raise NotMeasurable(f"only {len(newest)} finished bars are known and {needed} are needed")
     for bar in newest:
-        if flaw := _flaw_of(bar):
-            raise NotMeasurable(f"the bar of {bar.start:%Y-%m-%d %H:%M} {flaw}")
+        if bar.flaw:
+            raise NotMeasurable(f"the bar of {bar.start:%Y-%m-%d %H:%M} {bar.flaw}")
     if any(bar.start <= before.start for before, bar in pairwise(newest)):
         raise NotMeasurable("the bars are not in the order of their times")
     ended_at = newest[-1].start + length
@@ -103,14 +103,3 @@ def require_period(period: int) -> None:
     """
     if period < 1:
         raise ValueError(f"period must be above 0; got {period}")
-
-
-def _flaw_of(bar: Candle) -> str:
-    prices = (bar.open, bar.high, bar.low, bar.close)
-    if not all(price.is_finite() for price in prices):
-        return "holds a price that is no number"
-    if bar.low <= 0:
-        return f"has a low of {bar.low:f}"
-    if not bar.low <= min(bar.open, bar.close) <= max(bar.open, bar.close) <= bar.high:
-        return "has an open or a close outside its low and high"
-    return ""

@@ -36,7 +36,8 @@ def _number(*, at_most: Decimal, zero: bool = False) -> BeforeValidator:
             raise ValueError(f"must be a number {least} {at_most}; got {_shown(given)}")
         if number != number.quantize(Decimal(1).scaleb(-DECIMALS)):
             raise ValueError(f"must have at most {DECIMALS} decimals; got {_shown(given)}")
-        return Decimal(f"{number:f}")
+        # a zero may carry an exponent whose digits would fill the memory, or a sign
+        return Decimal(f"{number:f}") if number else Decimal(0)
 
     return BeforeValidator(read)
 
@@ -54,7 +55,9 @@ def _as_decimal(given: object) -> Decimal | None:
 def _whole(*, at_least: int, at_most: int) -> BeforeValidator:
     def read(given: object) -> int:
         number = _as_decimal(given)
-        if number is None or not number.is_finite() or number != int(number) or not at_least <= number <= at_most:
+        # the bounds come first: the whole number of 1e999999999 would not fit into any memory
+        fits = number is not None and number.is_finite() and at_least <= number <= at_most
+        if number is None or not fits or number % 1:
             raise ValueError(f"must be a whole number from {at_least} to {at_most}; got {_shown(given)}")
         return int(number)
 

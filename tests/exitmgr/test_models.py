@@ -81,8 +81,12 @@ def bare_trigger(position, **fields):
         ("trigger_fraction_is_a_percentage", {"fraction_pct": D(0)}),
         ("trigger_fraction_is_a_percentage", {"fraction_pct": D("100.1")}),
         ("trigger_fired_has_its_order", {"status": "fired"}),
-        ("trigger_one_live_a_rung", {"reason": "stop_loss"}),
-        ("trigger_one_live_a_rung", {"reason": "stop_loss", "status": "breached"}),
+        ("trigger_has_what_its_kind_needs", {"kind": "trail", "offset": D(-1)}),
+        ("trigger_has_what_its_kind_needs", {"kind": "trail", "offset": D(1), "offset_pct": D(1)}),
+        ("trigger_waits_for_something", {"status": "waiting"}),
+        ("trigger_one_live_a_slot", {"slot": "stop_loss"}),
+        ("trigger_one_live_a_slot", {"slot": "stop_loss", "status": "breached"}),
+        ("trigger_one_live_a_slot", {"slot": "stop_loss", "status": "waiting", "after": "take_profit_1"}),
     ],
 )
 def test_an_impossible_trigger_is_refused(constraint, fields):
@@ -115,7 +119,7 @@ def test_a_trigger_moves_only_as_its_table_says():
     order = f.raw_order(position)
     for before in TriggerStatus:
         for after in TriggerStatus:
-            made = {"status": before, "order": order, "fired_at": f.utc_now()}
+            made = {"status": before, "after": "take_profit_1", "order": order, "fired_at": f.utc_now()}
             trigger = bare_trigger(position, **made)
             rows = Trigger.objects.filter(pk=trigger.pk)
             if (before, after) in TRIGGER_MOVES or before == after:

@@ -304,8 +304,8 @@ def test_scans_probe_the_index_and_never_read_every_trigger():
     Quote.objects.bulk_create(
         Quote(
             instrument=instrument, last=D(100), bid=D(100), ask=D(101), last_low=D(100), last_high=D(100),
-            bid_low=D(100), bid_high=D(100), ask_low=D(101), ask_high=D(101), source="test", source_at=now,
-            received_at=now,
+            bid_low=D(100), bid_high=D(100), ask_low=D(101), ask_high=D(101), mid_low=D("100.5"), mid_high=D("100.5"),
+            source="test", source_at=now, received_at=now,
         )
         for instrument in instruments
     )  # fmt: skip
@@ -317,7 +317,7 @@ def test_scans_probe_the_index_and_never_read_every_trigger():
         Trigger(
             bracket=bracket, position=position, instrument=instruments[number % 500], kind="level", basis="bid",
             direction="fall" if number % 2 else "rise", level=D(80) if number % 2 else D(120), reason=f"r{number}",
-            urgency=10, armed_at=now,
+            slot=f"r{number}", urgency=10, armed_at=now,
         )
         for number in range(20_000)
     )  # fmt: skip

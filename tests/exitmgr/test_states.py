@@ -80,6 +80,7 @@ def test_hearing_a_thing_twice_in_a_row_changes_nothing(pair, after):
 
 
 def test_a_trigger_fires_at_most_once_and_never_re_arms():
-    assert {before for before, _ in TRIGGER_MOVES} == {T.ARMED, T.BREACHED}
-    assert T.ARMED not in {after for _, after in TRIGGER_MOVES}
+    assert {before for before, _ in TRIGGER_MOVES} == {T.WAITING, T.ARMED, T.BREACHED}
+    assert {before for before, after in TRIGGER_MOVES if after is T.ARMED} == {T.WAITING}
+    assert T.WAITING not in {after for _, after in TRIGGER_MOVES}
     assert {after for before, after in TRIGGER_MOVES if before is T.BREACHED} == {T.FIRED, T.CANCELLED}

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orders.rounding import exit_quantity, round_quantity, round_stop, round_target
+from orders.rounding import exit_quantity, limit_for_exit, round_quantity, round_stop, round_target
 from positions.values import Side
 
 LONG, SHORT = Side.LONG, Side.SHORT
@@ -107,10 +107,106 @@ def test_how_much_to_sell(_case, pct, remaining, available, lot, quantity):
     assert got == D(quantity)
 
 
+@pytest.mark.parametrize(
+    ("_case", "pct", "held", "lot", "dust", "min_notional", "price", "quantity"),
+    [
+        ("large enough as it is", "50", "10", "1", "0", "100", "20", "5"),
+        ("raised to what is worth enough", "10", "10", "1", "0", "50", "20", "3"),
+        ("worth exactly enough", "10", "10", "1", "0", "20", "20", "1"),
+        ("raised to whole lots", "1", "10", "0.25", "0", "10", "9", "1.25"),
+        ("a third of a cent short is raised too", "1", "100", "1", "0", "10", "3.333", "4"),
+        ("the rest would be worth too little", "60", "10", "1", "0", "50", "10", "10"),
+        ("the rest would be worth just enough", "50", "10", "1", "0", "50", "10", "5"),
+        ("raised, and then the rest is too little", "10", "5", "1", "0", "30", "10", "5"),
+        ("all of it is worth too little", "50", "4", "1", "0", "100", "10", "4"),
+        ("all of it, asked for whole", "100", "4", "1", "0", "100", "10", "4"),
+        ("all of it is dust", "50", "0.0005", "0.0001", "0.001", "0", None, "0.0005"),
+        ("dust, asked for whole", "100", "0.0005", "1", "0.001", "100", "10", "0.0005"),
+        ("the rest would be dust", "99", "0.05", "0.0001", "0.001", "0", None, "0.05"),
+        ("the rest is just no dust", "98", "0.05", "0.0001", "0.001", "0", None, "0.049"),
+        ("nothing is known of its worth", "10", "10", "1", "0", "50", None, "1"),
+        ("no lots", "10", "1", "0", "0", "10", "30", "0.333333333333333334"),
+        ("nothing is left to sell", "50", "0", "1", "0.001", "10", "10", "0"),
+    ],
+)
+def test_how_much_a_venue_takes(_case, pct, held, lot, dust, min_notional, price, quantity):
+    got = exit_quantity(
+        fraction_pct=D(pct), remaining=D(held), available=D(held), lot=D(lot), dust=D(dust),
+        min_notional=D(min_notional), price=D(price) if price else None,
+    )  # fmt: skip
+    assert got == D(quantity)
+
+
+@given(
+    percentages,
+    quantities,
+    steps,
+    st.sampled_from([D(0), D("0.001"), D(1)]),
+    st.sampled_from([D(0), D(1), D("9.99")]),
+    st.none() | prices,
+)
+def test_a_part_is_worth_selling_and_so_is_what_it_leaves(pct, held, lot, dust, min_notional, price):
+    part = exit_quantity(
+        fraction_pct=pct, remaining=held, available=held, lot=lot, dust=dust, min_notional=min_notional, price=price
+    )
+    rest = held - part
+    assert 0 < part <= held
+    if rest:
+        assert rest >= dust
+        assert not lot or part % lot == 0
+        assert price is None or (part * price >= min_notional and rest * price >= min_notional)
+    if pct == 100:
+        assert rest == 0
+
+
+@pytest.mark.parametrize(
+    ("_case", "side", "level", "tick", "protective", "bps", "limit"),
+    [
+        ("a long's target", LONG, "102.007", "0.01", False, 150, "102.00"),
+        ("a short's target", SHORT, "97.993", "0.01", False, 150, "98.00"),
+        ("a target on the grid", LONG, "102", "0.01", False, 0, "102"),
+        ("a long's stop", LONG, "99", "0.01", True, 150, "97.51"),
+        ("a short's stop", SHORT, "101", "0.01", True, 150, "102.52"),
+        ("a stop that gives no way", LONG, "99.999", "0.01", True, 0, "99.99"),
+        ("a short's that gives no way", SHORT, "100.001", "0.01", True, 0, "100.01"),
+        ("a penny stock's stop", LONG, "0.01", "0.01", True, 150, "0.01"),
+        ("a target below a tick", LONG, "0.004", "0.01", False, 0, "0.01"),
+        ("quarters", LONG, "100", "0.25", True, 200, "98.00"),
+    ],
+)
+def test_the_limit_of_an_exit(_case, side, level, tick, protective, bps, limit):
+    got = limit_for_exit(level=D(level), side=side, tick=D(tick), protective=protective, max_slippage_bps=bps)
+    assert got == D(limit)
+
+
+@given(prices, steps, st.sampled_from(Side), st.booleans(), st.integers(0, 5_000))
+def test_a_limit_never_asks_for_more_than_its_level(price, tick, side, protective, bps):
+    limit = limit_for_exit(level=price, side=side, tick=tick, protective=protective, max_slippage_bps=bps)
+    given_way = side * (price - limit)
+    assert limit > 0
+    assert not tick or limit % tick == 0
+    if limit > tick:
+        allowed = price * bps / 10_000 if protective else 0
+        assert allowed <= given_way < allowed + (tick or D(1))
+
+
 @given(percentages, quantities, quantities, steps)
 def test_never_sells_more_than_is_held_or_available(pct, remaining, available, lot):
     quantity = exit_quantity(fraction_pct=pct, remaining=remaining, available=available, lot=lot)
     assert 0 < quantity <= min(remaining, available)
+
+
+@given(quantities, st.lists(percentages, max_size=8), steps)
+def test_every_part_but_the_last_is_in_whole_lots(position, ladder, lot):
+    remaining = position
+    for pct in ladder:
+        part = exit_quantity(
+            fraction_pct=pct, remaining=remaining, available=remaining, lot=lot, dust=D("0.001"),
+            min_notional=D(5), price=D(10),
+        )  # fmt: skip
+        remaining -= part
+        assert remaining == 0 or not lot or part % lot == 0
+        assert remaining == 0 or (remaining >= D("0.001") and remaining * 10 >= 5)
 
 
 @given(quantities, st.lists(percentages, max_size=8), steps)

@@ -11,19 +11,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from positions import intervals
-from positions.belief import Limits, Refusal, Suspect, View, judge
+from positions.belief import Limits, Refusal, Suspect, View, complete, judge
 from positions.feeds.protocol import Tick
 from positions.intervals import sum_up
 
 NOW = datetime(2026, 3, 2, 15, 30, 30, tzinfo=UTC)
+MICROSECOND = timedelta(microseconds=1)
 SEEN = View(Decimal("99.9"), Decimal("100.1"), Decimal(100), NOW - timedelta(seconds=1))
 LIMITS = Limits.at(NOW, collar_pct=Decimal(20))
-MICROSECOND = timedelta(microseconds=1)
 
 
 def tick(bid: Any = None, ask: Any = None, last: Any = None, *, at: datetime = NOW) -> Tick:
     """Return a tick with prices given as text."""
     return Tick("AAPL", *(None if price is None else Decimal(price) for price in (bid, ask, last)), at)
+
+
+def doubted(price: Any, *, at: datetime = NOW) -> Suspect:
+    """Return a suspect trade."""
+    return Suspect(Decimal(price), View(Decimal(price), Decimal(price), Decimal(price), at))
 
 
 @pytest.mark.parametrize(
@@ -78,7 +83,7 @@ def test_the_first_print_stands_alone(_case: str, print_: Tick, expected: tuple[
     ],
 )
 def test_an_unbelievable_print_is_refused_and_leaves_the_suspect(_case: str, print_: Tick, refusal: Refusal) -> None:
-    suspect = Suspect(Decimal(150), NOW)
+    suspect = doubted(150)
 
     assert judge(print_, seen=SEEN, suspect=suspect, limits=LIMITS) == (None, refusal, suspect)
 
@@ -116,7 +121,8 @@ def test_a_print_of_the_same_moment_is_not_older() -> None:
 def test_a_jump_outside_the_collar_waits(_case: str, print_: Tick, suspect: str | None) -> None:
     verdict = judge(print_, seen=SEEN, suspect=None, limits=LIMITS)
 
-    assert verdict.suspect == (None if suspect is None else Suspect(Decimal(suspect), NOW))
+    whole = complete(print_, seen=SEEN)
+    assert verdict.suspect == (None if suspect is None else Suspect(Decimal(suspect), whole))
     assert verdict.refusal == (None if suspect is None else Refusal.OUTSIDE_COLLAR)
     assert (verdict.view is None) is (suspect is not None)
 
@@ -124,12 +130,12 @@ def test_a_jump_outside_the_collar_waits(_case: str, print_: Tick, suspect: str 
 @pytest.mark.parametrize(
     ("_case", "price", "at", "first", "accepted"),
     [
-        ("the same price again", "50", NOW, Suspect(Decimal(50), NOW - MICROSECOND), True),
-        ("within the collar of the suspect", "60", NOW, Suspect(Decimal(50), NOW - MICROSECOND), True),
-        ("beyond the collar of the suspect", "60.01", NOW, Suspect(Decimal(50), NOW - MICROSECOND), False),
-        ("the same print told twice", "50", NOW, Suspect(Decimal(50), NOW), False),
-        ("an older one after it", "50", NOW, Suspect(Decimal(50), NOW + MICROSECOND), False),
-        ("to the other side", "150", NOW, Suspect(Decimal(50), NOW - MICROSECOND), False),
+        ("the same price again", "50", NOW, doubted(50, at=NOW - MICROSECOND), True),
+        ("within the collar of the suspect", "60", NOW, doubted(50, at=NOW - MICROSECOND), True),
+        ("beyond the collar of the suspect", "60.01", NOW, doubted(50, at=NOW - MICROSECOND), False),
+        ("the same print told twice", "50", NOW, doubted(50), False),
+        ("an older one after it", "50", NOW, doubted(50, at=NOW + MICROSECOND), False),
+        ("to the other side", "150", NOW, doubted(50, at=NOW - MICROSECOND), False),
     ],
 )
 def test_a_second_print_confirms_a_jump(_case: str, price: str, at: datetime, first: Suspect, accepted: bool) -> None:
@@ -138,14 +144,72 @@ def test_a_second_print_confirms_a_jump(_case: str, price: str, at: datetime, fi
     if accepted:
         assert verdict == (View(Decimal(price), Decimal(price), Decimal(price), at), None, None)
     else:
-        assert verdict == (None, Refusal.OUTSIDE_COLLAR, Suspect(Decimal(price), at))
+        assert verdict == (None, Refusal.OUTSIDE_COLLAR, doubted(price, at=at))
 
 
 def test_an_ordinary_print_clears_the_suspect() -> None:
-    verdict = judge(tick(last="100"), seen=SEEN, suspect=Suspect(Decimal(50), NOW - MICROSECOND), limits=LIMITS)
+    verdict = judge(tick(last="100"), seen=SEEN, suspect=doubted(50, at=NOW - MICROSECOND), limits=LIMITS)
 
     assert verdict.suspect is None
     assert verdict.view is not None
+
+
+@pytest.mark.parametrize(
+    ("_case", "print_", "limit", "refusal"),
+    [
+        ("exactly as wide as allowed", tick("99", "101"), "2", None),
+        ("a hair wider", tick("98.99", "101"), "2", Refusal.SPREAD_TOO_WIDE),
+        ("wider, and without a limit", tick("90", "110"), None, None),
+        ("a trade between sides too wide", tick("95", "105", "100"), "2", Refusal.SPREAD_TOO_WIDE),
+        ("a trade alone has no spread", tick(last="100"), "0.001", None),
+        ("a bid alone: the other side is ours, not quoted", tick("90", last="100"), "2", None),
+        ("an ask alone", tick(ask="110", last="100"), "2", None),
+        ("too old is told first", tick("90", "110", at=LIMITS.oldest - MICROSECOND), "2", Refusal.OLDER_THAN_LAST),
+        ("wide and far away is no suspect", tick("40", "60"), "2", Refusal.SPREAD_TOO_WIDE),
+    ],
+)
+def test_a_spread_wider_than_its_instrument_allows_is_refused(
+    _case: str, print_: Tick, limit: str | None, refusal: Refusal | None
+) -> None:
+    limits = LIMITS._replace(max_spread_pct=None if limit is None else Decimal(limit))
+    suspect = doubted(150)
+
+    verdict = judge(print_, seen=SEEN, suspect=suspect, limits=limits)
+
+    assert verdict.refusal == refusal
+    assert verdict.suspect == (suspect if refusal else None)
+
+
+def test_the_age_a_print_may_have_is_its_instruments() -> None:
+    old = tick(last="100", at=NOW - timedelta(seconds=5))
+    limits = Limits.at(NOW, collar_pct=Decimal(20), max_age=timedelta(seconds=5))
+
+    assert judge(old, seen=None, suspect=None, limits=limits).refusal is None
+    older = tick(last="100", at=old.source_at - MICROSECOND)
+    assert judge(older, seen=None, suspect=None, limits=limits).refusal == Refusal.STALE
+
+
+@pytest.mark.parametrize("spoiled", [False, True])
+def test_the_mids_extremes_are_those_of_one_moment(spoiled: bool) -> None:
+    """The lowest bid and the lowest ask belong to different prints; half their sum was never a mid."""
+    prints = [tick("98", "104"), tick("101", "102"), tick("99", "100.5"), tick("100", "101")]
+    if spoiled:  # the slow way round
+        prints.insert(1, tick("NaN", "1"))
+
+    summary = sum_up(prints, seen=SEEN, suspect=None, limits=LIMITS)
+
+    assert summary.interval is not None
+    assert (summary.interval.bid_low, summary.interval.ask_low) == (98, Decimal("100.5"))
+    assert (summary.interval.mid_low, summary.interval.mid_high) == (Decimal("99.75"), Decimal("101.5"))
+
+
+def test_the_mid_keeps_every_digit_of_its_sides() -> None:
+    price = Decimal("12345678901234567890.123456789012345678")
+
+    summary = sum_up([Tick("AAPL", price, price, None, NOW)], seen=None, suspect=None, limits=LIMITS)
+
+    assert summary.interval is not None
+    assert (summary.interval.mid_low, summary.interval.mid_high) == (price, price)
 
 
 def test_a_trade_follows_a_book_that_has_moved() -> None:
@@ -204,13 +268,14 @@ TICKS = st.lists(
 @given(
     TICKS,
     st.none() | st.just(SEEN),
-    st.none() | st.just(Suspect(Decimal(60), NOW - MICROSECOND)),
+    st.none() | st.just(doubted(60, at=NOW - MICROSECOND)),
     st.sampled_from([1, 20]),
+    st.none() | st.sampled_from([Decimal("0.5"), Decimal(2)]),
 )
 def test_many_at_once_are_judged_as_one_by_one(
-    ticks: list[Tick], seen: View | None, suspect: Suspect | None, collar: int
+    ticks: list[Tick], seen: View | None, suspect: Suspect | None, collar: int, spread: Decimal | None
 ) -> None:
-    limits = Limits.at(NOW, collar_pct=Decimal(collar))
+    limits = Limits.at(NOW, collar_pct=Decimal(collar), max_spread_pct=spread)
 
     together = sum_up(ticks, seen=seen, suspect=suspect, limits=limits)
 

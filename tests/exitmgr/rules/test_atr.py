@@ -137,14 +137,14 @@ MINUTES_END = MINUTES[-1].start + timedelta(minutes=1)
             [*BY_HAND[:4], candle(4, 10, "nan", 9, 10)],
             2,
             end_of(BY_HAND),
-            "the bar of 2026-03-06 00:00 holds a price that is no number",
+            "the bar of 2026-03-06 00:00 holds a number that is none",
         ),
         (
             "without end",
             [*BY_HAND[:4], candle(4, 10, "inf", 9, 10)],
             2,
             end_of(BY_HAND),
-            "the bar of 2026-03-06 00:00 holds a price that is no number",
+            "the bar of 2026-03-06 00:00 holds a number that is none",
         ),
         (
             "a price of nothing",
