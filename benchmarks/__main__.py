@@ -25,6 +25,7 @@ BENCHMARKS: Final = {
     "lanes": "stops overtake what waits, and start at once while slow entries run",
     "path": "from a price to the broker's acceptance, beside an empty Celery task",
     "scan": "the cost of a scan follows what fires, not what is held",
+    "trails": "a new high costs one row, however many trailing stops follow it",
     "ingest": "price updates a second, from ticks to committed quotes",
 }
 

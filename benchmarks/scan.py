@@ -26,9 +26,9 @@ def run(ground: Ground) -> dict[str, Any]:
             _make_rows(ground.account.pk, size)
             spans = [_one_scan() for _ in range(ROUNDS)]
             result[f"scan_ms_p50_{size}"] = percentile(spans, 50)
-            _remove_rows()
+            remove_rows()
     finally:
-        _remove_rows()
+        remove_rows()
         for name in ("stop", "beat", "scan", "feed"):
             ground.stack.start_process(name)
     small, large = (result[f"scan_ms_p50_{size}"] for size in SIZES)
@@ -55,16 +55,19 @@ def _make_rows(account_id: int, size: int) -> None:
         cursor.execute(
             """
             INSERT INTO positions_instrument (symbol, asset_class, tick, lot, min_notional, dust, collar_pct, calendar,
-                                              shortable, tradable)
-            SELECT 'SCAN.' || n, 'equity', 0.01, 1, 0, 0.001, 20, 'XNYS', true, false FROM generate_series(1, %s) AS n
+                                              shortable, tradable, max_age_seconds)
+            SELECT 'SCAN.' || n, 'equity', 0.01, 1, 0, 0.001, 20, 'XNYS', true, false, 60
+              FROM generate_series(1, %s) AS n
             """,
             [SYMBOLS],
         )
         cursor.execute(
             """
             INSERT INTO positions_quote (instrument_id, last, bid, ask, last_low, last_high, bid_low, bid_high, ask_low,
-                                         ask_high, seq, from_seq, dirty, source, source_at, received_at)
-            SELECT id, 100, 100, 100.02, 100, 100, 100, 100, 100.02, 100.02, 1, 1, true, 'bench', now(), now()
+                                         ask_high, mid_low, mid_high, seq, from_seq, dirty, source, source_at,
+                                         received_at)
+            SELECT id, 100, 100, 100.02, 100, 100, 100, 100, 100.02, 100.02, 100.01, 100.01, 1, 1, true, 'bench', now(),
+                   now()
               FROM positions_instrument WHERE symbol LIKE 'SCAN.%%'
             """
         )
@@ -80,28 +83,34 @@ def _make_rows(account_id: int, size: int) -> None:
         )
         cursor.execute(
             """
-            INSERT INTO exitmgr_bracket (position_id, mode, status, plan, target_prices, error, created_at)
-            SELECT id, 'synthetic', 'active', '{}', '[]', '', now() FROM positions_position WHERE strategy = 'bench'
+            INSERT INTO exitmgr_bracket (position_id, mode, status, plan, target_prices, error, created_at, notes,
+                                         overrides)
+            SELECT id, 'synthetic', 'active', '{}', '[]', '', now(), '[]', '{}'
+              FROM positions_position WHERE strategy = 'bench'
             """
         )
         for reason, direction, level, urgency in (("stop_loss", "fall", 99, 10), ("take_profit_1", "rise", 102, 40)):
             cursor.execute(
                 """
-                INSERT INTO exitmgr_trigger (bracket_id, position_id, instrument_id, kind, basis, direction, level,
-                                             fraction_pct, reason, urgency, rung, status, armed_seq, armed_at)
-                SELECT b.id, p.id, p.instrument_id, 'level', 'bid', %s, %s, 100, %s, %s, 0, 'armed', 0, now()
+                INSERT INTO exitmgr_trigger (bracket_id, position_id, instrument_id, slot, kind, act, after, basis,
+                                             direction, level, steps, order_type, time_in_force, fraction_pct, reason,
+                                             urgency, rung, status, armed_seq, armed_at)
+                SELECT b.id, p.id, p.instrument_id, %s, 'level', 'exit', '', 'bid', %s, %s, '[]', 'market', '', 100, %s,
+                       %s, 0, 'armed', 0, now()
                   FROM exitmgr_bracket b JOIN positions_position p ON p.id = b.position_id WHERE p.strategy = 'bench'
                 """,
-                [direction, level, reason, urgency],
+                [reason, direction, level, reason, urgency],
             )
         for table in ("positions_quote", "positions_position", "exitmgr_bracket", "exitmgr_trigger"):
             cursor.execute(f"ANALYZE {table}")
 
 
-def _remove_rows() -> None:
+def remove_rows() -> None:
+    """Empty the tables of what these benchmarks made."""
     with connection.cursor() as cursor:
         cursor.execute(
-            "TRUNCATE exitmgr_trigger, exitmgr_bracket, orders_fill, orders_order, positions_position, positions_bar"
+            "TRUNCATE exitmgr_trail, exitmgr_trailcohort, exitmgr_trigger, exitmgr_bracket, orders_fill, orders_order,"
+            " positions_position, positions_bar"
         )
         cursor.execute(
             "DELETE FROM positions_quote q USING positions_instrument i"
