@@ -18,6 +18,7 @@ from alerts.notices import raise_alert
 from exitmgr.brackets import arm_or_alert, complete_brackets, end_bracket
 from exitmgr.exits import ExitIntent, leg_of, make_exits
 from exitmgr.models import Bracket, Trigger
+from exitmgr.preemption import pre_empt
 from exitmgr.rules.types import Decision, OrderTerms, Urgency
 from exitmgr.states import BracketEvent, BracketStatus, TriggerStatus
 from orders.brokers.protocol import OrderType
@@ -39,7 +40,8 @@ HUNDRED = Decimal(100)
 def advance(*, now: datetime) -> int:
     """Work off every order that has news and return how many there were.
 
-    An order that cannot be worked off calls a person, keeps its mark, and does not hold up the others.
+    An order that cannot be worked off calls a person, keeps its mark, and does not hold up the others. Exits that
+    stand in the way of a breached stop are called off.
 
     :raises OperationalError: the database went away.
     """
@@ -49,6 +51,7 @@ def advance(*, now: datetime) -> int:
     ):
         after = ids[-1]
         total += _advance_together(ids, now=now)
+    pre_empt(now=now)
     return total
 
 

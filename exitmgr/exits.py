@@ -15,7 +15,7 @@ from orders.create import ExitDraft, create_exit_orders
 from orders.lanes import ring_advance_on_commit, ring_lanes_on_commit
 from orders.limits import EXIT_SLIPPAGE_BPS, RETRY_SLIPPAGE_BPS
 from orders.models import Intent, Order
-from orders.rounding import exit_quantity
+from orders.rounding import exit_quantity, limit_for_exit
 from orders.states import LIVE
 from positions import ledger
 from positions.locks import lock_position
@@ -111,6 +111,9 @@ def _draft(intent: ExitIntent, *, occupied: set[tuple[int, str]]) -> ExitDraft |
         remaining=position.available,
         available=position.available,
         lot=position.instrument.lot,
+        dust=position.instrument.dust,
+        min_notional=position.instrument.min_notional,
+        price=decision.seen_price,
     )
     if intent.at_most is not None:
         quantity = min(quantity, intent.at_most)
@@ -131,6 +134,22 @@ def _draft(intent: ExitIntent, *, occupied: set[tuple[int, str]]) -> ExitDraft |
         attempt=intent.attempt,
         retry_of_id=intent.retry_of_id,
         not_before=intent.not_before,
+        max_slippage_bps=intent.max_slippage_bps,
+        limit_price=_limit_price(intent),
+        time_in_force=decision.order.time_in_force,
+    )
+
+
+def _limit_price(intent: ExitIntent) -> Decimal | None:
+    """Return the limit of an exit whose plan asks for one; without a level there is nothing to put it at."""
+    decision, instrument = intent.decision, intent.position.instrument
+    if not decision.order.limit or decision.trigger_price is None:
+        return None
+    return limit_for_exit(
+        level=decision.trigger_price,
+        side=Side(intent.position.side),
+        tick=instrument.tick,
+        protective=decision.urgency <= Urgency.STOP,
         max_slippage_bps=intent.max_slippage_bps,
     )
 

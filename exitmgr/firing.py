@@ -21,6 +21,7 @@ from exitmgr.rules.fire import by_precedence
 from exitmgr.rules.types import Act, Decision, TrailTrigger, Urgency
 from exitmgr.states import TriggerStatus
 from exitmgr.trails import leave_cohorts
+from orders.lanes import ring_advance_on_commit
 from orders.models import Order
 from positions.locks import lock_positions
 from positions.models import Position
@@ -128,6 +129,8 @@ def _mark(ranked: Sequence[_Pair], made: Mapping[int, Order], *, now: datetime) 
         )
     write_back(changed, fields=["status", "level", "fired_at", "seen_price", "order"])
     leave_cohorts(trails)
+    if any(row.status == TriggerStatus.BREACHED for row in changed):
+        ring_advance_on_commit()  # which calls off what stands in the way
     return len(changed)
 
 

@@ -35,6 +35,9 @@ class ExitDraft:
     retry_of_id: int | None = None
     not_before: datetime | None = None
     max_slippage_bps: int = EXIT_SLIPPAGE_BPS
+    limit_price: Decimal | None = None
+    #: Empty: what the venue takes for the order type.
+    time_in_force: str = ""
 
 
 def closing_side(side: Side) -> OrderSide:
@@ -70,8 +73,9 @@ def create_exit_orders(drafts: Sequence[ExitDraft], *, now: datetime, actor: str
             side=closing_side(Side(draft.position.side)),
             quantity=draft.quantity,
             reserved=draft.quantity,
-            order_type=OrderType.MARKET,
-            time_in_force=market_time_in_force(draft.position.instrument.asset_class),
+            order_type=OrderType.MARKET if draft.limit_price is None else OrderType.LIMIT,
+            limit_price=draft.limit_price,
+            time_in_force=draft.time_in_force or market_time_in_force(draft.position.instrument.asset_class),
             expected_price=draft.expected_price,
             trigger_price=draft.trigger_price,
             max_slippage_bps=draft.max_slippage_bps,
