@@ -10,6 +10,10 @@ from config.embedded import UnknownAddress
 from config.secrets import SecretsError
 
 if __name__ == "__main__":
+    if sys.argv[1:2] == ["replay"]:  # needs no services and no settings, so it must not ask for any
+        from exitmgr.replay.command import main as replay
+
+        sys.exit(replay(sys.argv[2:]))
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
     try:
         execute_from_command_line(sys.argv)

@@ -27,7 +27,10 @@ BENCHMARKS: Final = {
     "scan": "the cost of a scan follows what fires, not what is held",
     "trails": "a new high costs one row, however many trailing stops follow it",
     "ingest": "price updates a second, from ticks to committed quotes",
+    "replay": "bars a second positions are replayed over",
 }
+#: These need no stack.
+PURE: Final = {"replay"}
 
 
 def main() -> int:
@@ -54,6 +57,12 @@ def main() -> int:
 
 def _measure(names: list[str], *, var: Path) -> dict[str, Any]:
     results: dict[str, Any] = {}
+    for name in names:
+        if name in PURE:
+            _run(name, None, results)
+    names = [name for name in names if name not in PURE]
+    if not names:
+        return results
     stack = Stack(var)
     stack.start(lambda text: print(f"# {text}", file=sys.stderr))
     try:
@@ -68,12 +77,16 @@ def _measure(names: list[str], *, var: Path) -> dict[str, Any]:
         token = load_secrets(var=var).simulator_control_token
         ground = Ground(stack, Simulator(url=stack.urls()["simulator"], control_token=token))
         for name in names:
-            print(f"\n{name}: {BENCHMARKS[name]}", file=sys.stderr)
-            results[name] = importlib.import_module(f"benchmarks.{name}").run(ground)
-            _show(name, results[name])
+            _run(name, ground, results)
     finally:
         stack.stop()
     return results
+
+
+def _run(name: str, ground: Any, results: dict[str, Any]) -> None:
+    print(f"\n{name}: {BENCHMARKS[name]}", file=sys.stderr)
+    results[name] = importlib.import_module(f"benchmarks.{name}").run(ground)
+    _show(name, results[name])
 
 
 def _show(name: str, result: Mapping[str, Any]) -> None:

@@ -26,6 +26,10 @@ task_routes = {
     "exitmgr.scan": {"queue": "scan"},
     "exitmgr.advance": {"queue": "scan"},
     "exitmgr.sweep": {"queue": "scan"},
+    "exitmgr.tidy_cohorts": {"queue": "maintenance"},
+    "exitmgr.tell_of_stale_prices": {"queue": "maintenance"},
+    "exitmgr.refresh_bars": {"queue": "maintenance"},
+    "exitmgr.keep_sessions": {"queue": "maintenance"},
     "orders.sync": {"queue": "maintenance"},
     "positions.roll_bars": {"queue": "maintenance"},
     # orders.submit has no route: its sender names the lane
@@ -85,6 +89,14 @@ beat_schedule = {
     "sweep": {"task": "exitmgr.sweep", "schedule": timedelta(seconds=1), "options": {"expires": 1}},
     "sync": {"task": "orders.sync", "schedule": timedelta(seconds=2), "options": {"expires": 2}},
     "roll bars": {"task": "positions.roll_bars", "schedule": timedelta(seconds=10), "options": {"expires": 10}},
+    "refresh bars": {"task": "exitmgr.refresh_bars", "schedule": timedelta(seconds=10), "options": {"expires": 10}},
+    "tell of stale prices": {
+        "task": "exitmgr.tell_of_stale_prices",
+        "schedule": timedelta(seconds=5),
+        "options": {"expires": 5},
+    },
+    "tidy cohorts": {"task": "exitmgr.tidy_cohorts", "schedule": timedelta(seconds=30), "options": {"expires": 30}},
+    "keep sessions": {"task": "exitmgr.keep_sessions", "schedule": timedelta(minutes=1), "options": {"expires": 60}},
 }
 enable_utc = True
 timezone = "UTC"

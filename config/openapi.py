@@ -8,7 +8,7 @@ from drf_spectacular.extensions import OpenApiAuthenticationExtension
 from drf_spectacular.plumbing import build_bearer_security_scheme_object
 
 from exitmgr.states import BracketStatus, TriggerStatus
-from orders.brokers.protocol import OrderSide
+from orders.brokers.protocol import OrderSide, OrderType
 from positions.states import PositionStatus
 from positions.values import Side
 
@@ -18,6 +18,8 @@ BRACKET_STATUSES = [(str(status), str(status)) for status in BracketStatus]
 TRIGGER_STATUSES = [(str(status), str(status)) for status in TriggerStatus]
 ORDER_SIDES = [(str(side), str(side)) for side in OrderSide]
 POSITION_SIDES = [(side.word, side.word) for side in Side]
+ORDER_TYPES = [(str(kind), str(kind)) for kind in OrderType]
+EXIT_ORDER_TYPES = [(str(kind), str(kind)) for kind in (OrderType.MARKET, OrderType.LIMIT)]
 
 _METHODS = frozenset({"get", "post", "patch", "put", "delete"})
 _PROBLEM = {
@@ -39,6 +41,11 @@ _PROBLEM = {
                     "message": {"type": "string", "example": "must be a number above 0 and at most 100; got '-1'"},
                 },
             },
+        },
+        "would_fire": {
+            "type": "array",
+            "description": "Only of urn:exitmgr:would-fire-now: the triggers of the plan that would fire at once.",
+            "items": {"type": "string", "example": "stop_loss"},
         },
     },
 }

@@ -19,6 +19,7 @@ from rest_framework.response import Response
 
 from exitmgr.entries import DuplicateEntry, EntryRefused
 from exitmgr.exits import AlreadyClosed, AlreadyExiting, ExitRefused
+from exitmgr.plan_edits import PlanChangedMeanwhile, PlanRefused, WouldFireNow
 from exitmgr.rules.plan import InvalidPlan
 from orders.cancel import NotCancellable
 from positions.states import IllegalMove
@@ -36,6 +37,9 @@ _DOMAIN: Final[Sequence[tuple[type[Exception], int, str, str]]] = (
     (AlreadyClosed, 409, "already-closed", "The position is closed"),
     (AlreadyExiting, 409, "already-exiting", "The position is already being left"),
     (ExitRefused, 409, "exit-refused", "The exit was not made"),
+    (WouldFireNow, 409, "would-fire-now", "The plan would leave the position at once"),
+    (PlanChangedMeanwhile, 409, "plan-changed", "The plan was changed meanwhile"),
+    (PlanRefused, 409, "plan-refused", "The plan was not changed"),
     (NotCancellable, 409, "not-cancellable", "The order cannot be cancelled"),
     (IllegalMove, 409, "illegal-move", "The state does not allow it"),
     (ObjectDoesNotExist, 404, "not-found", "There is no such thing"),
@@ -52,6 +56,8 @@ class Problem:
     title: str = ""
     errors: Sequence[Mapping[str, str]] = ()
     headers: Mapping[str, str] = field(default_factory=dict)
+    #: What only this kind of problem says, beside the members that all have.
+    more: Mapping[str, Any] = field(default_factory=dict)
 
     def body(self) -> dict[str, Any]:
         """Return the members of the JSON object; a kind of ours is a URN, others mean what their status means."""
@@ -61,6 +67,7 @@ class Problem:
             "status": self.status,
             "detail": self.detail,
             "errors": list(self.errors),
+            **self.more,
         }
 
 
@@ -76,7 +83,10 @@ def describe(error: Exception) -> Problem:
     """Return what an exception means to a client."""
     for kind, status, name, title in _DOMAIN:
         if isinstance(error, kind):
-            return Problem(status=status, kind=name, title=title, detail=str(error), errors=_domain_errors(error))
+            more = {"would_fire": list(error.preview.would_fire)} if isinstance(error, WouldFireNow) else {}
+            return Problem(
+                status=status, kind=name, title=title, detail=str(error), errors=_domain_errors(error), more=more
+            )
     if isinstance(error, Http404):
         error = NotFound(str(error) or "there is nothing here")
     elif isinstance(error, PermissionDenied):

@@ -169,6 +169,8 @@ SPECTACULAR_SETTINGS = {
         "TriggerStatus": "config.openapi.TRIGGER_STATUSES",
         "OrderSide": "config.openapi.ORDER_SIDES",
         "PositionSide": "config.openapi.POSITION_SIDES",
+        "OrderType": "config.openapi.ORDER_TYPES",
+        "ExitOrderType": "config.openapi.EXIT_ORDER_TYPES",
     },
     "POSTPROCESSING_HOOKS": [
         "drf_spectacular.hooks.postprocess_schema_enums",

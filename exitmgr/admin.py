@@ -16,15 +16,17 @@ from unfold.enums import ActionVariant
 
 from exitmgr import setup_admin  # noqa: F401 - registers accounts, instruments and people
 from exitmgr.exits import retry_exit
+from exitmgr.inlines import OrderInline, TriggerInline
 from exitmgr.leaving import actor_of, ask_page, is_id, leave_page
-from exitmgr.models import Bracket, Heartbeat, Trigger
-from exitmgr.queries import brackets_in_detail, positions_on_the_desk, timeline
+from exitmgr.models import Bracket, Heartbeat
+from exitmgr.plan_page import plan_page
+from exitmgr.queries import brackets_in_detail, positions_on_the_desk, stops_now, timeline
 from exitmgr.remarks import remark_on_order
 from orders.admin import OrderAdmin
 from orders.cancel import request_cancel
 from orders.models import Order
 from orders.states import TERMINAL, OrderState
-from positions.admin import RowAdmin, RowInline, show_value
+from positions.admin import RowAdmin, show_value
 from positions.models import Position
 from positions.states import PositionStatus
 from positions.values import Side
@@ -37,39 +39,13 @@ BRACKET_LABELS = {"pending": "warning", "active": "success", "error": "danger", 
 _BUTTON = "inline-block px-2 py-1 rounded-default border text-xs whitespace-nowrap"
 
 
-class OrderInline(RowInline):
-    """The orders of a position."""
-
-    model = Order
-    fk_name = "position"
-    columns = ("intent", "reason", "side", "quantity", "filled_quantity", "state", "attempt", "created_at", "ended_at")
-    ordering = ("-pk",)
-
-    def get_queryset(self, request: HttpRequest) -> Any:
-        """Return orders with the instrument their names show."""
-        return super().get_queryset(request).select_related("instrument")
-
-
-class TriggerInline(RowInline):
-    """What is armed for a position or bracket."""
-
-    model = Trigger
-    columns = (
-        "reason", "kind", "direction", "level", "offset_pct", "due_at", "fraction_pct", "status", "seen_price",
-        "fired_at",
-    )  # fmt: skip
-    ordering = ("urgency", "rung", "pk")
-    show_change_link = False
-    hide_title = True
-
-
 def _prices(given: Sequence[str] | None) -> str:
     return ", ".join(show_value(Decimal(price), places=4) for price in given or ()) or "-"
 
 
 @admin.register(Position)
 class PositionAdmin(RowAdmin):
-    """What is held, and the two ways out."""
+    """What is held, how it is to be left, and the two ways out at once."""
 
     list_display = (
         "id", "instrument", "side_label", "status_label", "ways_out", "remaining_plain", "average_entry_plain",
@@ -84,7 +60,7 @@ class PositionAdmin(RowAdmin):
     }  # fmt: skip
     list_fullwidth = True
     inlines = (TriggerInline, OrderInline)
-    actions_detail: ClassVar[Any] = ("exit_part", "emergency_exit")
+    actions_detail: ClassVar[Any] = ("change_plan", "exit_part", "emergency_exit")
     change_form_after_template = "exitmgr/timeline.html"
     fieldsets: ClassVar[Any] = (
         (
@@ -104,7 +80,7 @@ class PositionAdmin(RowAdmin):
                 "fields": (
                     ("price_plain", "priced_at_plain", "evaluated_at_plain"),
                     ("unrealized", "highest_plain", "lowest_plain"),
-                    ("stop_price_plain", "targets"),
+                    ("stop_price_plain", "nearest_stop", "targets"),
                 )
             },
         ),
@@ -150,6 +126,11 @@ class PositionAdmin(RowAdmin):
         amount, percent = show_value(position.unrealized_pnl, places=2), show_value(position.unrealized_pct, places=2)
         return format_html('<span class="{} whitespace-nowrap">{} ({} %)</span>', colour, amount, percent)
 
+    @display(description="nearest stop now")
+    def nearest_stop(self, position: Position) -> str:
+        """Return where the first of its stops would fire now, trails and break-even included."""
+        return show_value(stops_now([position.pk]).get(position.pk), places=4)
+
     @display(description="targets")
     def targets(self, position: Any) -> str:
         """Return the prices of the rungs."""
@@ -162,8 +143,11 @@ class PositionAdmin(RowAdmin):
             return ""
         return format_html(
             '<span class="whitespace-nowrap">'
+            '<a href="{}" class="{} border-base-200 dark:border-base-700">Plan…</a> '
             '<a href="{}" class="{} border-base-200 dark:border-base-700">Exit…</a> '
             '<a href="{}" class="{} border-red-600 text-red-700 dark:text-red-400">Emergency</a></span>',
+            reverse("admin:positions_position_change_plan", args=[position.pk]),
+            _BUTTON,
             reverse("admin:positions_position_exit_part", args=[position.pk]),
             _BUTTON,
             reverse("admin:positions_position_emergency_exit", args=[position.pk]),
@@ -175,6 +159,11 @@ class PositionAdmin(RowAdmin):
         if not request.user.has_perm("positions.change_position"):
             return False
         return object_id is None or not _exists(Position, object_id, status=PositionStatus.CLOSED)
+
+    @action(description="Change plan…", url_path="plan", icon="rule", permissions=["act"])
+    def change_plan(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        """Move stops, targets and everything else, after a page that shows what would change."""
+        return plan_page(self, request, object_id)
 
     @action(description="Exit…", url_path="exit", icon="logout", permissions=["act"])
     def exit_part(self, request: HttpRequest, object_id: str) -> HttpResponse:
@@ -251,7 +240,7 @@ class BracketAdmin(RowAdmin):
 
     list_display = (
         "id", "subject", "status_label", "mode", "entry_price_plain", "stop_price_plain", "targets", "ratio_plain",
-        "created_at_plain", "armed_at_plain", "ended_at_plain",
+        "created_at_plain", "armed_at_plain", "changed_at_plain", "ended_at_plain",
     )  # fmt: skip
     list_filter = ("status", "mode")
     search_fields = ("=id", "=position__id", "position__instrument__symbol", "entry_order__instrument__symbol")

@@ -18,12 +18,13 @@ from alerts.notices import raise_alert
 from exitmgr.brackets import arm_or_alert, complete_brackets, end_bracket
 from exitmgr.exits import ExitIntent, leg_of, make_exits
 from exitmgr.models import Bracket, Trigger
+from exitmgr.policy.of_positions import policies_of
 from exitmgr.preemption import pre_empt
 from exitmgr.rules.types import Decision, OrderTerms, Urgency
 from exitmgr.states import BracketEvent, BracketStatus, TriggerStatus
 from orders.brokers.protocol import OrderType
 from orders.cancel import NotCancellable, request_cancel
-from orders.limits import RESUBMIT_ATTEMPTS, RESUBMIT_DELAY_SECONDS, backoff_seconds
+from orders.limits import RESUBMIT_DELAY_SECONDS, backoff_seconds
 from orders.models import Intent, Order
 from orders.states import LIVE, TERMINAL, OrderState
 from positions.locks import lock_positions
@@ -182,7 +183,7 @@ def _ended_by_broker(order: Order) -> bool:
 
 def _resubmit(order: Order, position: Position, *, now: datetime) -> None:
     """Send the rest of an exit again under a new client id; the former attempt is terminal and its fills are booked."""
-    if order.attempt > RESUBMIT_ATTEMPTS:
+    if order.attempt > policies_of([position], now=now)[position.pk].exit_manager.max_resubmit_attempts:
         _alert_unfinished(order, position, now=now)
         return
     wait = backoff_seconds(tries=order.attempt, base=RESUBMIT_DELAY_SECONDS)

@@ -16,11 +16,11 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from alerts.api import EventSerializer
+from exitmgr.bracket_payloads import BracketSerializer
 from exitmgr.entries import enter, register_position
 from exitmgr.exits import request_exit, retry_exit
 from exitmgr.models import Bracket
 from exitmgr.payloads import (
-    BracketSerializer,
     EntrySerializer,
     ExitSerializer,
     InstrumentChanges,
@@ -31,6 +31,7 @@ from exitmgr.payloads import (
     RegistrationSerializer,
     validated,
 )
+from exitmgr.plan_api import PlanDoors
 from exitmgr.queries import brackets_in_detail, listed_positions, positions_in_detail, timeline
 from exitmgr.reference_data import add_instrument, change_instrument
 from exitmgr.remarks import remark_on_order
@@ -44,7 +45,7 @@ from positions.models import Position
 _EXAMPLE_PLAN = {"stop_loss": {"pct": "1"}, "take_profits": [{"pct": "2", "fraction_pct": "50"}, {"rr": "3"}]}
 
 
-class PositionViews(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.GenericViewSet[Position]):
+class PositionViews(PlanDoors, mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.GenericViewSet[Position]):
     """What is held, what it is worth, how it is protected, and the ways out of it."""
 
     queryset = Position.objects.all()

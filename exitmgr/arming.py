@@ -6,6 +6,7 @@ from now on only.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
@@ -28,6 +29,7 @@ from exitmgr.trails import join_cohorts
 from orders.brokers.protocol import OrderType
 from positions.models import Position, Quote
 from positions.rows import write_back
+from positions.values import Basis
 
 #: Not yet fired, and not called off.
 LIVE_TRIGGERS: Final = (TriggerStatus.WAITING, TriggerStatus.ARMED, TriggerStatus.BREACHED)
@@ -70,14 +72,15 @@ def write_triggers(
             row.status = TriggerStatus.WAITING if spec.after and spec.after not in fired else TriggerStatus.ARMED
             fresh.append(row)
         elif existing.status in _PENDING and not (unchanged_clock and spec.slot.startswith("stagnation")):
-            row.pk, row.status = existing.pk, existing.status
+            waits = existing.status == TriggerStatus.WAITING and spec.after and spec.after not in fired
+            row.pk, row.status = existing.pk, TriggerStatus.WAITING if waits else TriggerStatus.ARMED
             if any(getattr(existing, term) != getattr(row, term) for term in _TERMS):
                 moved.append(row)
     gone = [row for slot, row in known.items() if row.status in LIVE_TRIGGERS and slot not in {s.slot for s in specs}]
     Trigger.objects.filter(pk__in=[row.pk for row in gone]).update(status=TriggerStatus.CANCELLED)
     Trigger.objects.bulk_create(fresh)
-    write_back(moved, fields=[*_TERMS, "armed_seq", "armed_at"])
-    _follow_trails([*fresh, *moved], specs, unmoved=[*known.values()], seq=seq)
+    write_back(moved, fields=[*_TERMS, "status", "armed_seq", "armed_at"])
+    _follow_trails([*fresh, *moved], specs, unmoved=[*known.values()], position=position)
 
 
 def start_waiting(fired: Mapping[tuple[int, str], tuple[Decimal, int]], *, now: datetime) -> int:
@@ -146,20 +149,38 @@ def _keeps_clock(known: Mapping[str, Trigger], specs: Sequence[AnyTrigger]) -> b
 
 
 def _follow_trails(
-    changed: Sequence[Trigger], specs: Sequence[AnyTrigger], *, unmoved: Sequence[Trigger], seq: int
+    changed: Sequence[Trigger], specs: Sequence[AnyTrigger], *, unmoved: Sequence[Trigger], position: Position
 ) -> None:
-    """Let armed trails be followed; one that is followed already goes on from the better of both best prices."""
-    asked = {spec.slot: spec for spec in specs if isinstance(spec, TrailTrigger) and spec.best is not None}
+    """Let armed trails be followed; one that is followed already goes on from the better of both best prices.
+
+    A best price that goes on keeps its number, so that a better one no scan has seen yet still counts.
+    """
+    asked = {spec.slot: spec for spec in specs if isinstance(spec, TrailTrigger)}
     rows = {row.pk: row for row in (*unmoved, *changed) if row.status == TriggerStatus.ARMED and row.slot in asked}
+    if not rows:
+        return
+    quote = Quote.objects.filter(pk=position.instrument_id).first()
     so_far = best_prices(rows)
-    joining: dict[int, Decimal] = {}
+    joining: Mapping[int, dict[int, Decimal]] = defaultdict(dict)
     for pk, row in rows.items():
-        spec, known = asked[row.slot], so_far[pk][0] if pk in so_far else None
+        spec = asked[row.slot]
+        known, known_seq = so_far.get(pk, (None, 0))
+        begun = spec.best if spec.best is not None or known is not None else _price_now(spec, position, quote)
         better = max if spec.direction is Direction.FALL else min
-        best = better(price for price in (spec.best, known) if price is not None)
+        best = better(price for price in (begun, known) if price is not None)
         if best != known or row in changed:
-            joining[pk] = best
-    join_cohorts(joining, seq=seq)
+            seq = known_seq if best == known else (quote.seq if quote else 0)
+            joining[seq][pk] = best
+    for seq, bests in joining.items():
+        join_cohorts(bests, seq=seq)
+
+
+def _price_now(spec: TrailTrigger, position: Position, quote: Quote | None) -> Decimal:
+    """Return where a trail begins that was started before and is armed again: at the price now."""
+    if quote is None:
+        return position.average_entry
+    price: Decimal = (quote.bid + quote.ask) / 2 if spec.basis is Basis.MID else getattr(quote, spec.basis)
+    return price
 
 
 def _row(spec: AnyTrigger, *, bracket: Bracket, position: Position, seq: int, now: datetime) -> Trigger:

@@ -16,6 +16,9 @@ from alerts.notices import raise_alert
 from exitmgr.arming import LIVE_TRIGGERS, write_triggers
 from exitmgr.measures import entry_of
 from exitmgr.models import Bracket, Trigger
+from exitmgr.policy.current import policy_for
+from exitmgr.policy.layers import NOTHING
+from exitmgr.policy.plan_choice import ChosenPlan, range_terms
 from exitmgr.rules.compile import Compiled, compile_plan
 from exitmgr.rules.plan import InvalidPlan, Plan, parse_plan, plan_as_json
 from exitmgr.states import BRACKET_MOVES, BracketEvent, BracketStatus, TriggerStatus, next_bracket_status
@@ -26,44 +29,59 @@ from positions.models import Position
 
 _OPEN = (BracketStatus.PENDING, BracketStatus.ACTIVE, BracketStatus.ERROR)
 
-#: What a position gets when nobody said otherwise: out at 1 % against, 2 % in favour.
-DEFAULT_PLAN: Mapping[str, Any] = {"stop_loss": {"pct": "1"}, "take_profits": [{"pct": "2"}]}
 
-
-def create_pending_bracket(*, entry_order: Order, plan: Plan, now: datetime) -> Bracket:
-    """Write the plan of an entry down; its fill will arm it."""
-    bracket = Bracket.objects.create(entry_order=entry_order, plan=plan_as_json(plan), created_at=now)
+def create_pending_bracket(
+    *, entry_order: Order, chosen: ChosenPlan, now: datetime, settings: Mapping[str, Any] = NOTHING
+) -> Bracket:
+    """Write the plan of an entry down, with the settings of its position alone; its fill will arm it."""
+    bracket = Bracket.objects.create(entry_order=entry_order, created_at=now, **_origin(chosen, settings))
     _tell(bracket, "bracket_created", now=now, account_ref=entry_order.account_id, order_ref=entry_order.pk)
     return bracket
 
 
-def create_bracket(*, position: Position, plan: Plan, now: datetime) -> Bracket:
-    """Give a position that is already held its plan and arm it.
+def create_bracket(
+    *, position: Position, chosen: ChosenPlan, now: datetime, settings: Mapping[str, Any] = NOTHING
+) -> Bracket:
+    """Give a position that is already held its plan, with the settings of it alone, and arm it.
 
-    :raises InvalidPlan: a level on the wrong side of the entry price.
+    :raises InvalidPlan: a level on the wrong side of the entry price, or a time limit that is over.
     """
-    bracket = Bracket.objects.create(position=position, plan=plan_as_json(plan), created_at=now)
+    bracket = Bracket.objects.create(position=position, created_at=now, **_origin(chosen, settings))
     _tell(bracket, "bracket_created", now=now, account_ref=position.account_id)
-    arm(bracket, position=position, now=now)
+    arm(bracket, position=position, now=now, held_before=True)
     return bracket
 
 
-def arm(bracket: Bracket, *, position: Position, now: datetime) -> None:
+def _origin(chosen: ChosenPlan, settings: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "plan": plan_as_json(chosen.plan),
+        "notes": list(chosen.notes),
+        "policy_version_id": chosen.version_id,
+        "from_policy": not chosen.given,
+        "overrides": dict(settings),
+    }
+
+
+def arm(bracket: Bracket, *, position: Position, now: datetime, held_before: bool = False) -> None:
     """Compile the plan on the position's average entry and arm what it says, or re-arm it after more was filled.
 
     Rungs and stops that already fired stay as they are. The position's lock is held; its instrument is scanned
     again after the commit, because the price may already be beyond a level.
 
-    :raises InvalidPlan: a level on the wrong side of the entry price.
+    :raises InvalidPlan: a level on the wrong side of the entry price; for a position that was `held_before` also a
+        time limit that is over.
     """
     plan = parse_plan(bracket.plan)
+    by_hand = bracket.changed_at is not None
     compiled = compile_for(
-        position, plan, now=now, moved_by_hand=bracket.changed_at is not None, overrides=bracket.overrides
+        position, plan, now=now, overrides=bracket.overrides, moved_by_hand=by_hand, held_before=held_before
     )
+    notes = list(dict.fromkeys([*bracket.notes, *compiled.notes]))
     bracket.position = position
     bracket.status = next_bracket_status(BracketStatus(bracket.status), BracketEvent.ARMED)
     bracket.armed_at = bracket.armed_at or now
     note_compiled(bracket, compiled, entry_price=position.average_entry)
+    bracket.notes = notes
     bracket.save()
     write_triggers(bracket, compiled.triggers, position=position, now=now)
     _tell(
@@ -81,14 +99,28 @@ def arm(bracket: Bracket, *, position: Position, now: datetime) -> None:
 
 
 def compile_for(
-    position: Position, plan: Plan, *, now: datetime, moved_by_hand: bool, overrides: Mapping[str, Any]
+    position: Position,
+    plan: Plan,
+    *,
+    now: datetime,
+    overrides: Mapping[str, Any],
+    moved_by_hand: bool,
+    held_before: bool = False,
 ) -> Compiled:
-    """Return what a plan comes to on a position as it is now; a stagnation is measured from now.
+    """Return what a plan comes to on a position as it is now, measured as the configuration has it.
+
+    A stagnation is measured from now, because nobody has watched before. The session that ends is the one of the
+    entry; of a plan that is given later, the one of now.
 
     :raises InvalidPlan: the plan does not fit the position.
     """
-    entry = entry_of(position=position, plan=plan, now=now)
-    return compile_plan(plan, entry=replace(entry, stagnant_since=now, moved_by_hand=moved_by_hand))
+    policy = policy_for(account=position.account.name, symbol=position.instrument.symbol, now=now, overrides=overrides)
+    later = moved_by_hand or held_before
+    entry = entry_of(position=position, plan=plan, now=now, closes_after=now if later else None, **range_terms(policy))
+    return compile_plan(
+        plan,
+        entry=replace(entry, now=now if held_before else None, stagnant_since=now, moved_by_hand=moved_by_hand),
+    )
 
 
 def open_bracket(position: Position) -> Bracket | None:

@@ -10,13 +10,18 @@ from typing import Any
 from django.db import IntegrityError, transaction
 
 from alerts.events import Happening, write_events
-from exitmgr.brackets import DEFAULT_PLAN, create_bracket, create_pending_bracket
+from exitmgr.brackets import create_bracket, create_pending_bracket
+from exitmgr.history import refresh_bars
 from exitmgr.measures import expected_entry
 from exitmgr.models import Bracket
+from exitmgr.policy.current import policy_for
+from exitmgr.policy.plan_choice import ChosenPlan, plan_for, range_terms
+from exitmgr.policy.validation import override_problems
 from exitmgr.rules.compile import compile_plan
 from exitmgr.rules.plan import parse_plan
 from exitmgr.rules.types import Urgency
 from orders.brokers.protocol import OrderType
+from orders.brokers.registry import connect
 from orders.create import create_entry_order
 from orders.lanes import ring_lanes_on_commit
 from orders.models import Intent, Order
@@ -50,12 +55,14 @@ def enter(
     now: datetime,
     actor: str,
     plan: Any = None,
+    settings: Any = None,
     limit_price: Decimal | None = None,
     strategy: str = "",
 ) -> Order:
     """Write an entry order and its pending bracket down, and queue its sending once that is committed.
 
-    `request_id` makes the request repeatable: the same one again is refused. A missing plan means the default plan.
+    `request_id` makes the request repeatable: the same one again is refused. A missing plan means the one that the
+    configuration, with this position's own `settings` over it, comes to.
 
     :raises EntryRefused: a field is wrong, or the account may not enter now.
     :raises InvalidPlan: the plan is wrong, or does not fit the price.
@@ -64,9 +71,11 @@ def enter(
     _require_quantity(quantity, instrument=instrument)
     expected = _ask_or_bid(instrument, side, now=now) if limit_price is None else limit_price
     _require_positive("limit_price", expected)
-    checked = parse_plan(DEFAULT_PLAN if plan is None else plan)
-    # a stop on the wrong side is refused before, not after
-    compile_plan(checked, entry=expected_entry(instrument=instrument, side=side, price=expected, plan=checked, now=now))
+    own = _checked_settings(settings)
+    chosen = _chosen_plan(plan, account=account, instrument=instrument, settings=own, now=now)
+    terms = range_terms(policy_for(account=account.name, symbol=symbol, now=now, overrides=own))
+    entry = expected_entry(instrument=instrument, side=side, price=expected, plan=chosen.plan, now=now, **terms)
+    compile_plan(chosen.plan, entry=entry)  # a stop on the wrong side is refused before, not after
     try:
         with transaction.atomic(durable=True):
             account = _lock_account(account)
@@ -85,7 +94,7 @@ def enter(
                 now=now,
                 actor=actor,
             )
-            create_pending_bracket(entry_order=order, plan=checked, now=now)
+            create_pending_bracket(entry_order=order, chosen=chosen, settings=own, now=now)
             ring_lanes_on_commit([order])
     except IntegrityError as error:
         if "order_client_id_is_unique" not in str(error):
@@ -105,9 +114,12 @@ def register_position(
     now: datetime,
     actor: str,
     plan: Any = None,
+    settings: Any = None,
     strategy: str = "",
 ) -> tuple[Position, Bracket]:
     """Take a holding that exists at the broker under our care and arm its plan at once.
+
+    A missing plan means the one that the configuration, with this position's own `settings` over it, comes to.
 
     :raises EntryRefused: a field is wrong.
     :raises InvalidPlan: the plan is wrong, or does not fit the entry price.
@@ -117,7 +129,8 @@ def register_position(
         raise EntryRefused({"opened_at": f"must not be in the future; got {opened_at.isoformat()}"})
     _require_positive("quantity", quantity)
     _require_positive("entry_price", entry_price)
-    checked = parse_plan(DEFAULT_PLAN if plan is None else plan)
+    own = _checked_settings(settings)
+    chosen = _chosen_plan(plan, account=account, instrument=instrument, settings=own, now=now)
     with transaction.atomic(durable=True):
         position = ledger.open_position(
             account=account,
@@ -140,7 +153,34 @@ def register_position(
             ],
             now=now,
         )
-        return position, create_bracket(position=position, plan=checked, now=now)
+        return position, create_bracket(position=position, chosen=chosen, settings=own, now=now)
+
+
+def _chosen_plan(
+    given: Any, *, account: Account, instrument: Instrument, settings: Mapping[str, Any], now: datetime
+) -> ChosenPlan:
+    """Return the plan of a new position, the bars it may be measured on being fetched before.
+
+    :raises InvalidPlan: the one that was given is wrong.
+    """
+    policy = policy_for(account=account.name, symbol=instrument.symbol, now=now, overrides=settings)
+    measured = policy.trade_exit.mode == "atr" if given is None else bool(parse_plan(given).atr_periods)
+    if measured:
+        refresh_bars(
+            account=account, instrument=instrument, now=now, connect=connect, seconds=policy.trade_exit.atr.bar_seconds
+        )
+    return plan_for(given, account=account, instrument=instrument, now=now, settings=settings)
+
+
+def _checked_settings(given: Any) -> Mapping[str, Any]:
+    """Return a position's own settings.
+
+    :raises EntryRefused: with the path of every mistake.
+    """
+    problems = override_problems(given) if given else {}
+    if problems:
+        raise EntryRefused({f"settings.{path}": text for path, text in problems.items()})
+    return given or {}
 
 
 def known_instrument(symbol: str) -> Instrument:

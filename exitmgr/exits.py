@@ -10,10 +10,11 @@ from typing import Any
 
 from django.db import transaction
 
+from exitmgr.policy.of_positions import policies_of
+from exitmgr.policy.schema import ExitManager
 from exitmgr.rules.types import Decision, ExitReason, Urgency
 from orders.create import ExitDraft, create_exit_orders
 from orders.lanes import ring_advance_on_commit, ring_lanes_on_commit
-from orders.limits import EXIT_SLIPPAGE_BPS, RETRY_SLIPPAGE_BPS
 from orders.models import Intent, Order
 from orders.rounding import exit_quantity, limit_for_exit
 from orders.states import LIVE
@@ -51,7 +52,8 @@ class ExitIntent:
     attempt: int = 1
     retry_of_id: int | None = None
     not_before: datetime | None = None
-    max_slippage_bps: int = EXIT_SLIPPAGE_BPS
+    #: None takes what the configuration says of the position.
+    max_slippage_bps: int | None = None
 
 
 def leg_of(reason: str, urgency: Urgency) -> str:
@@ -79,8 +81,9 @@ def make_exits(intents: Sequence[ExitIntent], *, now: datetime, actor: str) -> d
     occupied = {(position_id, leg) for _, position_id, kind, leg in live if position_id and kind == Intent.EXIT}
     drafts: list[ExitDraft] = []
     places: list[int] = []
+    policies = policies_of((intent.position for intent in intents), now=now)
     for index, intent in enumerate(intents):
-        draft = _draft(intent, occupied=occupied)
+        draft = _draft(intent, rules=policies[intent.position.pk].exit_manager, occupied=occupied)
         if draft is not None:
             occupied.add((intent.position.pk, draft.leg))
             drafts.append(draft)
@@ -100,7 +103,7 @@ def _mark_working_entries(order_ids: Collection[int]) -> int:
     return Order.objects.filter(pk__in=order_ids, state__in=LIVE).update(news=True)
 
 
-def _draft(intent: ExitIntent, *, occupied: set[tuple[int, str]]) -> ExitDraft | None:
+def _draft(intent: ExitIntent, *, rules: ExitManager, occupied: set[tuple[int, str]]) -> ExitDraft | None:
     position, decision = intent.position, intent.decision
     leg = leg_of(decision.reason, decision.urgency)
     if position.status == PositionStatus.CLOSED or (position.pk, leg) in occupied:
@@ -120,6 +123,7 @@ def _draft(intent: ExitIntent, *, occupied: set[tuple[int, str]]) -> ExitDraft |
     if quantity <= 0:
         return None
     sequence = ledger.reserve(position, quantity=quantity)
+    slippage = rules.max_slippage_bps if intent.max_slippage_bps is None else intent.max_slippage_bps
     return ExitDraft(
         position=position,
         quantity=quantity,
@@ -134,13 +138,15 @@ def _draft(intent: ExitIntent, *, occupied: set[tuple[int, str]]) -> ExitDraft |
         attempt=intent.attempt,
         retry_of_id=intent.retry_of_id,
         not_before=intent.not_before,
-        max_slippage_bps=intent.max_slippage_bps,
-        limit_price=_limit_price(intent),
+        max_slippage_bps=slippage,
+        retry_attempts=rules.retry_attempts,
+        retry_delay_seconds=rules.retry_delay_seconds,
+        limit_price=_limit_price(intent, max_slippage_bps=slippage),
         time_in_force=decision.order.time_in_force,
     )
 
 
-def _limit_price(intent: ExitIntent) -> Decimal | None:
+def _limit_price(intent: ExitIntent, *, max_slippage_bps: int) -> Decimal | None:
     """Return the limit of an exit whose plan asks for one; without a level there is nothing to put it at."""
     decision, instrument = intent.decision, intent.position.instrument
     if not decision.order.limit or decision.trigger_price is None:
@@ -150,7 +156,7 @@ def _limit_price(intent: ExitIntent) -> Decimal | None:
         side=Side(intent.position.side),
         tick=instrument.tick,
         protective=decision.urgency <= Urgency.STOP,
-        max_slippage_bps=intent.max_slippage_bps,
+        max_slippage_bps=max_slippage_bps,
     )
 
 
@@ -216,7 +222,7 @@ def retry_exit(*, order_id: int, now: datetime, actor: str) -> Order:
             quote=quote,
             attempt=failed.attempt + 1,
             retry_of_id=failed.pk,
-            max_slippage_bps=RETRY_SLIPPAGE_BPS,
+            max_slippage_bps=policies_of([position], now=now)[position.pk].exit_manager.retry_slippage_bps,
         )
         made = make_exits([again], now=now, actor=actor)
         if not made:

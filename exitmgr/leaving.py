@@ -17,7 +17,7 @@ from django.urls import reverse
 from unfold.widgets import UnfoldAdminTextareaWidget, UnfoldAdminTextInputWidget
 
 from exitmgr.exits import HUNDRED, ExitRefused, request_exit
-from exitmgr.queries import positions_on_the_desk
+from exitmgr.queries import positions_on_the_desk, stops_now
 from exitmgr.remarks import remark_on_order
 from exitmgr.rules.types import ExitReason
 from orders.cancel import NotCancellable
@@ -72,13 +72,16 @@ class Preview:
 
 def preview_exit(position: Position, *, percentage: Decimal) -> Preview:
     """Return what leaving a percentage would sell, at about which price; before fees. `position` carries its worth."""
+    price: Decimal | None = getattr(position, "price", None)
     quantity = exit_quantity(
         fraction_pct=percentage,
-        remaining=position.remaining,
+        remaining=position.available,
         available=position.available,
         lot=position.instrument.lot,
+        dust=position.instrument.dust,
+        min_notional=position.instrument.min_notional,
+        price=price,
     )
-    price: Decimal | None = getattr(position, "price", None)
     if price is None:
         return Preview(quantity=quantity, price=None, value=None, pnl=None)
     pnl = unrealized_pnl(side=Side(position.side), quantity=quantity, average_entry=position.average_entry, price=price)
@@ -87,7 +90,7 @@ def preview_exit(position: Position, *, percentage: Decimal) -> Preview:
 
 def leave_page(model_admin: Any, request: HttpRequest, object_id: str, *, emergency: bool) -> HttpResponse:
     """Show what leaving would do and ask; on the answer request the exit and tell what came of it."""
-    position = _one(positions_on_the_desk(), object_id)
+    position = one_or_404(positions_on_the_desk(), object_id)
     form_class: type[forms.Form] = EmergencyForm if emergency else LeaveForm
     form = form_class(request.POST if request.method == "POST" else None)
     if request.method == "POST" and form.is_valid():
@@ -96,13 +99,13 @@ def leave_page(model_admin: Any, request: HttpRequest, object_id: str, *, emerge
         return redirect("admin:positions_position_change", position.pk)
     percentage = HUNDRED if emergency else _percentage(request)
     context = {
-        **_page(model_admin, request, title="Emergency exit" if emergency else "Exit"),
+        **page_context(model_admin, request, title="Emergency exit" if emergency else "Exit"),
         "position": position,
         "form": form,
         "emergency": emergency,
         "percentage": percentage,
         "preview": _shown(preview_exit(position, percentage=percentage)) if percentage else None,
-        "held": _held(position),
+        "held": held_figures(position),
         "verb": "sell" if position.side == Side.LONG else "buy back",
         "back": reverse("admin:positions_position_change", args=[position.pk]),
     }
@@ -119,13 +122,13 @@ def ask_page(
     verb: Callable[[int, str, datetime], str],
 ) -> HttpResponse:
     """Ask about an order; on a yes do the verb (order id, note, now) and tell what it says, or why it refused."""
-    order = _one(listed_orders(), object_id)
+    order = one_or_404(listed_orders(), object_id)
     form = EmergencyForm(request.POST if request.method == "POST" else None)
     if request.method == "POST" and form.is_valid():
         _tell(request, lambda: verb(order.pk, form.cleaned_data["note"], datetime.now(UTC)))
         return redirect("admin:orders_order_change", order.pk)
     context = {
-        **_page(model_admin, request, title=title),
+        **page_context(model_admin, request, title=title),
         "figures": [
             ("Order", str(order)),
             ("State", str(order.state)),
@@ -180,18 +183,23 @@ def _shown(preview: Preview) -> dict[str, str]:
     }
 
 
-def _held(position: Position) -> Sequence[tuple[str, str]]:
+def held_figures(position: Position) -> Sequence[tuple[str, str]]:
+    """Return what is held and what it is worth, as the pages show it; `position` carries its worth."""
     return [
         ("Held", f"{Side(position.side).word} {show_value(position.remaining)} {position.instrument}"),
         ("Bound by other exits", show_value(position.reserved)),
         ("Average entry", show_value(position.average_entry, places=4)),
         ("Price now", show_value(getattr(position, "price", None))),
         ("Unrealised", show_value(getattr(position, "unrealized_pnl", None), places=2)),
-        ("Stop", show_value(getattr(position, "stop_price", None))),
+        ("Nearest stop now", show_value(stops_now([position.pk]).get(position.pk), places=4)),
     ]
 
 
-def _one(rows: Any, object_id: str) -> Any:
+def one_or_404(rows: Any, object_id: str) -> Any:
+    """Return the row an address names.
+
+    :raises Http404: it names none.
+    """
     found = rows.filter(pk=int(object_id)).first() if is_id(object_id) else None
     if found is None:
         raise Http404("there is no such row")
@@ -203,7 +211,8 @@ def is_id(text: str) -> bool:
     return text.isascii() and text.isdecimal() and len(text) <= _LONGEST_ID
 
 
-def _page(model_admin: Any, request: HttpRequest, *, title: str) -> dict[str, Any]:
+def page_context(model_admin: Any, request: HttpRequest, *, title: str) -> dict[str, Any]:
+    """Return what every page of the admin site needs."""
     return {
         **model_admin.admin_site.each_context(request),
         "title": title,

@@ -10,57 +10,19 @@ from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.validators import UniqueValidator
 
-from exitmgr.models import Bracket, Trigger
+from exitmgr.bracket_payloads import BracketBriefSerializer, BracketSerializer
+from exitmgr.models import Bracket
 from exitmgr.queries import LIVE_ORDERS
 from exitmgr.rules.plan import InvalidPlan, Plan, parse_plan
 from orders.api import OrderSerializer
 from positions.api import PositionSerializer
+from positions.calendars import UnknownCalendar, require_calendar
 from positions.models import Account, Instrument, Position
 from positions.values import AssetClass, Side
-from positions.wire import Moment, Number, Row, Strict, Word, shown, spell
+from positions.wire import Moment, Number, Strict, Word, shown, spell
 
 _LONGEST_NOTE = 500
 _LONGEST_KEY = 64
-
-
-class TriggerSerializer(Row):
-    """One armed primitive: a level to be crossed, a trail to give back, a time to come."""
-
-    class Meta:
-        model = Trigger
-        fields: tuple[str, ...] = (
-            "id", "reason", "kind", "basis", "direction", "level", "offset_pct", "due_at", "fraction_pct", "rung",
-            "status", "armed_at", "fired_at", "seen_price", "order",
-        )  # fmt: skip
-        read_only_fields: tuple[str, ...] = fields
-
-
-class BracketBriefSerializer(Row):
-    """The plan of a position in short."""
-
-    target_prices = serializers.ListField(child=Number(), read_only=True)
-
-    class Meta:
-        model = Bracket
-        fields: tuple[str, ...] = ("id", "status", "mode", "stop_price", "target_prices")
-        read_only_fields: tuple[str, ...] = fields
-
-
-class BracketSerializer(BracketBriefSerializer):
-    """The plan of a position, the prices it came to and the triggers it compiled to."""
-
-    position = serializers.IntegerField(source="position_id", read_only=True, allow_null=True)
-    entry_order = serializers.IntegerField(source="entry_order_id", read_only=True, allow_null=True)
-    plan = serializers.DictField(read_only=True)
-    ratio = Number(read_only=True, allow_null=True, places=4)
-    triggers = TriggerSerializer(many=True, read_only=True)
-
-    class Meta(BracketBriefSerializer.Meta):
-        fields: tuple[str, ...] = (
-            *BracketBriefSerializer.Meta.fields, "position", "entry_order", "plan", "entry_price", "ratio", "atr",
-            "error", "created_at", "armed_at", "ended_at", "triggers",
-        )  # fmt: skip
-        read_only_fields: tuple[str, ...] = fields
 
 
 class PositionWithPlanSerializer(PositionSerializer):
@@ -129,9 +91,14 @@ class PlanField(serializers.Field[Plan, Any, Any, Any]):
         try:
             return parse_plan(data)
         except InvalidPlan as error:
-            raise serializers.ValidationError(
-                {"non_field_errors" if path == "plan" else path: [text] for path, text in error.problems.items()}
-            ) from None
+            raise refused_plan(error) from None
+
+
+def refused_plan(error: InvalidPlan) -> serializers.ValidationError:
+    """Return a plan's mistakes, each at its own path."""
+    return serializers.ValidationError(
+        {"non_field_errors" if path == "plan" else path: [text] for path, text in error.problems.items()}
+    )
 
 
 @extend_schema_field({"type": "string", "description": "The account's name."})
@@ -231,9 +198,19 @@ class InstrumentChanges(Strict):
     min_notional = Number(at_least=0, required=False)
     dust = Number(at_least=0, required=False, help_text="A remainder below this counts as closed.")
     collar_pct = Number(above=0, required=False)
-    calendar = serializers.CharField(required=False, max_length=16)
+    calendar = serializers.CharField(required=False, max_length=16, help_text="Exchange calendar; 24/7 never closes.")
     shortable = serializers.BooleanField(required=False)
     tradable = serializers.BooleanField(required=False)
+
+    def validate_calendar(self, calendar: str) -> str:
+        """Return the calendar.
+
+        :raises ValidationError: there is none of that name.
+        """
+        try:
+            return require_calendar(calendar)
+        except UnknownCalendar as error:
+            raise serializers.ValidationError(str(error)) from None
 
 
 class NewInstrument(InstrumentChanges):

@@ -3,31 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from datetime import datetime
-from decimal import Decimal
-from typing import Any, Final
+from typing import Any
 
 from django.db import transaction
 
 from alerts.events import Happening, write_events
 from alerts.notices import resolve_alerts
-from exitmgr.armed import best_prices, judge_spec
 from exitmgr.arming import write_triggers
 from exitmgr.brackets import compile_for, note_compiled, open_bracket, ring_scan_on_commit
-from exitmgr.models import Bracket, Trigger
-from exitmgr.probes import snapshots_of
+from exitmgr.models import Bracket
+from exitmgr.plan_previews import PlanPreview, preview_of, require_fired_rungs_kept, slots_anew
 from exitmgr.rules.compile import Compiled
 from exitmgr.rules.plan import Plan, parse_plan, plan_as_json
-from exitmgr.rules.types import Act, AnyTrigger, Direction, LevelTrigger, TrailTrigger
-from exitmgr.states import BracketEvent, BracketStatus, TriggerStatus, next_bracket_status
-from orders.states import TERMINAL
+from exitmgr.states import BracketEvent, BracketStatus, next_bracket_status
 from positions.locks import lock_position
-from positions.models import Position
+from positions.models import Position, Quote
 from positions.states import PositionStatus
-from positions.values import Side, Snapshot
-
-_SPENT: Final = (TriggerStatus.FIRED, TriggerStatus.BREACHED)
 
 
 class PlanRefused(Exception):
@@ -44,23 +36,8 @@ class WouldFireNow(PlanRefused):
         self.preview = preview
 
 
-@dataclass(frozen=True, kw_only=True)
-class PlanPreview:
-    """What a new plan would change, prices in the quote currency.
-
-    `would_fire` names the triggers the present price, or the clock, has reached already; `loosens` says that the stop
-    would give away more than it does now. Without a price nobody can say what would fire: `price` is None then.
-    """
-
-    plan: Plan
-    stop_before: Decimal | None
-    stop_after: Decimal | None
-    targets_before: tuple[Decimal, ...]
-    targets_after: tuple[Decimal, ...]
-    price: Decimal | None
-    would_fire: tuple[str, ...]
-    loosens: bool
-    notes: tuple[str, ...]
+class PlanChangedMeanwhile(PlanRefused):
+    """The plan is not the one any more that the change was made for."""
 
 
 def merged_plan(current: Mapping[str, Any], changes: Mapping[str, Any]) -> Plan:
@@ -75,101 +52,78 @@ def merged_plan(current: Mapping[str, Any], changes: Mapping[str, Any]) -> Plan:
 def preview_plan(position: Position, plan: Plan, *, now: datetime) -> PlanPreview:
     """Return what giving an open position this plan would change and fire.
 
+    :raises PlanRefused: the position is closed.
     :raises InvalidPlan: the plan does not fit the position.
     """
+    _require_open(position)
     bracket = open_bracket(position)
-    compiled = compile_for(position, plan, now=now, moved_by_hand=True, overrides=bracket.overrides if bracket else {})
-    return _preview(position, bracket, plan, compiled, now=now)
+    compiled = _compiled(position, bracket, plan, now=now)
+    return preview_of(position, bracket, plan, compiled, now=now)
 
 
 def change_plan(
-    *, position_id: int, plan: Plan, now: datetime, actor: str, confirm: bool = False, note: str = ""
+    *,
+    position_id: int,
+    plan: Plan,
+    now: datetime,
+    actor: str,
+    confirm: bool = False,
+    note: str = "",
+    based_on: Mapping[str, Any] | None = None,
 ) -> tuple[Bracket, PlanPreview]:
     """Give an open position this plan, whole; what has fired stays fired. One without a plan gets its first.
 
+    `based_on` is the plan as the change found it, empty for none; without it whatever is there is replaced.
+
     :raises Position.DoesNotExist: no such position.
     :raises PlanRefused: the position is closed.
+    :raises PlanChangedMeanwhile: the plan is another one than `based_on`.
     :raises WouldFireNow: the plan would sell at once and this is not confirmed.
     :raises InvalidPlan: the plan does not fit the position.
     """
     with transaction.atomic(durable=True):
-        position = lock_position(position_id)
-        if position.status == PositionStatus.CLOSED:
-            raise PlanRefused(f"position {position_id} is closed; there is nothing left to plan for")
+        position = _lock(position_id)
+        _require_open(position)
         bracket = open_bracket(position)
-        compiled = compile_for(
-            position, plan, now=now, moved_by_hand=True, overrides=bracket.overrides if bracket else {}
-        )
-        preview = _preview(position, bracket, plan, compiled, now=now)
+        if based_on is not None and based_on != (bracket.plan if bracket else {}):
+            raise PlanChangedMeanwhile(f"the plan of position {position_id} was changed meanwhile; look at it again")
+        compiled = _compiled(position, bracket, plan, now=now)
+        preview = preview_of(position, bracket, plan, compiled, now=now)
         if preview.would_fire and not confirm:
             raise WouldFireNow(preview)
         before = dict(bracket.plan) if bracket else None
+        anew = slots_anew(bracket) if bracket else frozenset()
         bracket = bracket or Bracket.objects.create(position=position, plan={}, created_at=now)
         event = BracketEvent.REPAIRED if bracket.status == BracketStatus.ERROR else BracketEvent.ARMED
         bracket.status = next_bracket_status(BracketStatus(bracket.status), event)
         bracket.plan, bracket.changed_at, bracket.error = plan_as_json(plan), now, ""
-        bracket.armed_at = bracket.armed_at or now
+        bracket.armed_at, bracket.from_policy = bracket.armed_at or now, False
         note_compiled(bracket, compiled, entry_price=position.average_entry)
         bracket.save()
-        write_triggers(bracket, compiled.triggers, position=position, now=now, anew=_failed_slots(bracket))
+        write_triggers(bracket, compiled.triggers, position=position, now=now, anew=anew)
         resolve_alerts(dedupe_key=f"bracket_error:{bracket.pk}", now=now)
-        _tell(bracket, preview, before=before, actor=actor, note=note, now=now)
+        _tell(bracket, preview, before=before, actor=actor, note=note.strip(), now=now)
         ring_scan_on_commit(position.instrument_id)
     return bracket, preview
 
 
-def _preview(
-    position: Position, bracket: Bracket | None, plan: Plan, compiled: Compiled, *, now: datetime
-) -> PlanPreview:
-    seen = snapshots_of([position.instrument_id]).get(position.instrument_id, (None, {}))[0]
-    side = Side(position.side)
-    before = bracket.stop_price if bracket else None
-    after = compiled.stop_price
-    return PlanPreview(
-        plan=plan,
-        stop_before=before,
-        stop_after=after,
-        targets_before=tuple(Decimal(price) for price in bracket.target_prices) if bracket else (),
-        targets_after=compiled.target_prices,
-        price=None if seen is None else (seen.bid if side is Side.LONG else seen.ask).price,
-        would_fire=_would_fire(bracket, compiled.triggers, seen, now=now),
-        loosens=before is not None and (after is None or side * (after - before) < 0),
-        notes=compiled.notes,
-    )
+def _lock(position_id: int) -> Position:
+    """Lock a position, its instrument's quote first: a scan must not follow its trails while they are moved."""
+    of_position = Position.objects.filter(pk=position_id).values_list("instrument", flat=True)
+    Quote.objects.select_for_update(no_key=True).filter(pk__in=list(of_position)).first()
+    return lock_position(position_id)
 
 
-def _would_fire(
-    bracket: Bracket | None, specs: tuple[AnyTrigger, ...], seen: Snapshot | None, *, now: datetime
-) -> tuple[str, ...]:
-    """Return the slots of the exits that would fire as soon as they are armed."""
-    known = {row.slot: row for row in bracket.triggers.all()} if bracket else {}
-    spent = {slot for slot, row in known.items() if row.status in _SPENT}
-    spent -= _failed_slots(bracket) if bracket else set()
-    so_far = best_prices(row.pk for row in known.values() if row.kind == "trail")
-    found: list[str] = []
-    for spec in specs:
-        waits = spec.after and spec.after not in spent
-        gate = isinstance(spec, LevelTrigger) and spec.act is not Act.EXIT
-        if spec.slot in spent or waits or gate:
-            continue
-        if judge_spec(_as_followed(spec, known.get(spec.slot), so_far), seen, now=now) is not None:
-            found.append(spec.slot)
-    return tuple(found)
+def _require_open(position: Position) -> None:
+    if position.status == PositionStatus.CLOSED:
+        raise PlanRefused(f"position {position.pk} is closed; there is nothing left to plan for")
 
 
-def _failed_slots(bracket: Bracket) -> set[str]:
-    """Return the slots that wanted everything out and did not get it: their order has ended, the position has not."""
-    fired = bracket.triggers.filter(status=TriggerStatus.FIRED, fraction_pct=100, order__state__in=TERMINAL)
-    return set(fired.values_list("slot", flat=True))
-
-
-def _as_followed(spec: AnyTrigger, row: Trigger | None, so_far: Mapping[int, tuple[Decimal, int]]) -> AnyTrigger:
-    """Return a trail with the better of the best prices it has and would begin with."""
-    if not isinstance(spec, TrailTrigger) or row is None or row.pk not in so_far:
-        return spec
-    better = max if spec.direction is Direction.FALL else min
-    known = so_far[row.pk][0]
-    return replace(spec, best=known if spec.best is None else better(spec.best, known))
+def _compiled(position: Position, bracket: Bracket | None, plan: Plan, *, now: datetime) -> Compiled:
+    if bracket is not None:
+        require_fired_rungs_kept(bracket, plan)
+    overrides = bracket.overrides if bracket else {}
+    return compile_for(position, plan, now=now, moved_by_hand=True, overrides=overrides)
 
 
 def _tell(

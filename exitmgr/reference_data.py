@@ -10,6 +10,8 @@ from django.db import IntegrityError, transaction
 
 from alerts.events import Happening, write_events
 from exitmgr.entries import EntryRefused
+from positions.calendars import ALWAYS_OPEN, UnknownCalendar, require_calendar
+from positions.doorbells import ring
 from positions.models import Account, Instrument
 
 #: Never written to an event; only that they were replaced is told.
@@ -19,14 +21,16 @@ _SECRET: Final = frozenset({"credentials"})
 def add_instrument(*, values: Mapping[str, Any], now: datetime, actor: str) -> Instrument:
     """Make a symbol known.
 
-    :raises EntryRefused: it is known already.
+    :raises EntryRefused: it is known already, or there is no such exchange calendar.
     """
+    _require_calendar(values)
     try:
         with transaction.atomic():
             instrument = Instrument.objects.create(**values)
             write_events(
                 [Happening(kind="instrument_added", actor=actor, data={"symbol": instrument.symbol, **values})], now=now
             )
+            _fill_sessions_on_commit()
     except IntegrityError as error:
         if "symbol" not in str(error):
             raise
@@ -38,7 +42,9 @@ def change_instrument(*, instrument_id: int, values: Mapping[str, Any], now: dat
     """Change what is known about a symbol; nothing is told where nothing differs.
 
     :raises Instrument.DoesNotExist: there is no such instrument.
+    :raises EntryRefused: there is no such exchange calendar.
     """
+    _require_calendar(values)
     with transaction.atomic():
         instrument = Instrument.objects.select_for_update(no_key=True).get(pk=instrument_id)
         before, after = _apply(instrument, values)
@@ -46,6 +52,8 @@ def change_instrument(*, instrument_id: int, values: Mapping[str, Any], now: dat
             instrument.save(update_fields=list(after))
             data = {"symbol": instrument.symbol, "before": before, "after": after}
             write_events([Happening(kind="instrument_changed", actor=actor, data=data)], now=now)
+            if "calendar" in after:
+                _fill_sessions_on_commit()
     return instrument
 
 
@@ -72,6 +80,18 @@ def change_account(*, account_id: int, values: Mapping[str, Any], now: datetime,
                 now=now,
             )
     return account
+
+
+def _require_calendar(values: Mapping[str, Any]) -> None:
+    try:
+        require_calendar(values.get("calendar", ALWAYS_OPEN))
+    except UnknownCalendar as error:
+        raise EntryRefused({"calendar": str(error)}) from None
+
+
+def _fill_sessions_on_commit() -> None:
+    """Have the sessions of a calendar known before somebody needs them; a lost bell is made up for by the schedule."""
+    transaction.on_commit(lambda: ring("exitmgr.keep_sessions", queue="maintenance", expires=60), robust=True)
 
 
 def _apply(row: Account | Instrument, values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -18,9 +18,11 @@ from alerts.models import Severity
 from alerts.notices import raise_alert
 from exitmgr.firing import fire
 from exitmgr.probes import probe_levels
+from exitmgr.safety import watch_limits
 from exitmgr.timers import fire_timers, take_due_steps
 from exitmgr.trails import bases_in_use, lift_cohorts, probe_trails
 from positions.models import Quote
+from positions.quotes import accept_standing_suspects
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +75,7 @@ def scan(
     """Fire whatever the latest prices, and their extremes since the last scan, have reached.
 
     By default the quotes that changed; `instrument_ids` looks at those in any case, `everything` at all of them and at
-    the clock: decaying targets take their steps, timers that are due fire.
+    the clock and the accounts' losses: decaying targets take their steps, timers that are due fire, limits hold.
     An instrument that cannot be scanned calls a person and does not hold up the others. `after_batch` is called after
     each committed batch that leaves more to do.
 
@@ -81,10 +83,31 @@ def scan(
     """
     if not everything:
         return _scan_prices(now=now, instrument_ids=instrument_ids, everything=False, after_batch=after_batch)
-    take_due_steps(now=now)
+    for work in (accept_standing_suspects, take_due_steps):
+        _do_by_the_clock(work, now=now)
     done = _scan_prices(now=now, instrument_ids=instrument_ids, everything=True, after_batch=after_batch)
     # after the prices: of a stop and a time limit that are due together the stop is the more urgent
-    return done + Scanned(orders=fire_timers(now=now))
+    timed = fire_timers(now=now)
+    return done + Scanned(orders=timed + watch_limits(now=now, after_batch=after_batch))
+
+
+def _do_by_the_clock(work: Callable[..., object], *, now: datetime) -> None:
+    """Do what is due; if it cannot be done that calls a person, and prices are looked at all the same."""
+    try:
+        work(now=now)
+    except (OperationalError, InterfaceError):
+        raise
+    except Exception as error:
+        log.exception("scan_failed work=%s", work.__name__)
+        raise_alert(
+            kind="scan_failed",
+            severity=Severity.CRITICAL,
+            title=f"The scan cannot {work.__name__.replace('_', ' ')}",
+            message=f"{type(error).__name__}: {error}. Everything else goes on.",
+            dedupe_key=f"scan_failed:{work.__name__}",
+            requires_action=True,
+            now=now,
+        )
 
 
 def _scan_prices(

@@ -18,9 +18,11 @@ from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationFo
 from unfold.widgets import UnfoldAdminPasswordWidget, UnfoldAdminURLInputWidget
 
 from exitmgr.leaving import actor_of
+from exitmgr.loss_watches import watch_of
 from exitmgr.reference_data import add_instrument, change_account, change_instrument
 from exitmgr.tokens import revoke_token
-from positions.admin import PlainColumns, RowAdmin
+from positions.admin import PlainColumns, RowAdmin, show_value
+from positions.calendars import UnknownCalendar, require_calendar
 from positions.models import Account, Instrument
 
 _STATE_LABELS = {"active": "success", "reduce_only": "warning", "halted": "danger"}
@@ -52,7 +54,10 @@ class AccountForm(forms.ModelForm):  # type: ignore[type-arg]  # Django's forms 
 
     class Meta:
         model = Account
-        fields = ("base_url", "trading_state", "max_order_notional", "max_open_positions")
+        fields = (
+            "base_url", "trading_state", "max_order_notional", "max_open_positions", "max_daily_loss", "max_drawdown",
+            "loss_action",
+        )  # fmt: skip
 
     def clean(self) -> dict[str, Any]:
         """Refuse half a pair of credentials."""
@@ -68,22 +73,23 @@ class AccountAdmin(PlainColumns, ModelAdmin):
 
     form = AccountForm
     list_display = (
-        "name", "broker", "state_label", "max_order_notional_plain", "max_open_positions", "base_url",
-        "updated_at_plain",
+        "name", "broker", "state_label", "loss_label", "max_order_notional_plain", "max_open_positions",
+        "max_daily_loss_plain", "max_drawdown_plain", "base_url", "updated_at_plain",
     )  # fmt: skip
     list_filter = ("broker", "trading_state")
     search_fields = ("name",)
     ordering: ClassVar[Any] = ("name",)
-    readonly_fields = ("name", "broker", "created_at_plain", "updated_at_plain")
+    readonly_fields = ("name", "broker", "created_at_plain", "updated_at_plain", "losses")
     fieldsets: ClassVar[Any] = (
         (None, {"fields": (("name", "broker"), "base_url", ("created_at_plain", "updated_at_plain"))}),
         ("Limits", {"fields": ("trading_state", ("max_order_notional", "max_open_positions"))}),
+        ("Loss limits", {"fields": (("max_daily_loss", "max_drawdown"), "loss_action", "losses")}),
         ("Credentials", {"fields": (("key", "secret"),)}),
     )
 
     def get_queryset(self, request: HttpRequest) -> Any:
-        """Return accounts without their credentials."""
-        return Account.objects.defer("credentials")
+        """Return accounts with what they have lost, without their credentials."""
+        return Account.objects.select_related("loss_watch").defer("credentials")
 
     def get_fieldsets(self, request: HttpRequest, obj: Account | None = None) -> Any:
         """Return the sections; the fields for credentials only for who may replace them."""
@@ -103,6 +109,27 @@ class AccountAdmin(PlainColumns, ModelAdmin):
         """Return the trading state."""
         return str(account.trading_state)
 
+    @display(description="loss limit", label={"within": "success", "daily_loss": "danger", "drawdown": "danger"})
+    def loss_label(self, account: Account) -> str:
+        """Return the limit that was hit and not reset since, or that there is none of that."""
+        watch = watch_of(account)
+        return "-" if watch is None else watch.reason or "within"
+
+    @admin.display(description="Losses")
+    def losses(self, account: Account) -> str:
+        """Return what losses are measured from, as noted last, and the limit that was hit."""
+        watch = watch_of(account)
+        if watch is None or watch.noted_at is None:
+            return "not watched"
+        figures = [
+            f"P&L {show_value(watch.pnl, places=2)} at {watch.noted_at:%Y-%m-%d %H:%M:%S} UTC",
+            f"{show_value(watch.day_start_pnl, places=2)} when {watch.day} began",
+            f"best {show_value(watch.best_pnl, places=2)}",
+        ]
+        if watch.hit_at is not None:
+            figures.append(f"{watch.reason} limit hit at {watch.hit_at:%Y-%m-%d %H:%M:%S} UTC, not reset yet")
+        return "; ".join(figures)
+
     def save_model(self, request: HttpRequest, obj: Account, form: Any, change: bool) -> None:
         """Hand what was changed to the verb that journals it."""
         given = form.cleaned_data
@@ -112,10 +139,22 @@ class AccountAdmin(PlainColumns, ModelAdmin):
         change_account(account_id=obj.pk, values=values, now=datetime.now(UTC), actor=actor_of(request))
 
 
+class InstrumentForm(forms.ModelForm):  # type: ignore[type-arg]  # Django's forms take no parameter at run time
+    """An instrument in a calendar that exists."""
+
+    def clean_calendar(self) -> str:
+        """Refuse a calendar there is not."""
+        try:
+            return require_calendar(self.cleaned_data["calendar"])
+        except UnknownCalendar as error:
+            raise forms.ValidationError(str(error)) from None
+
+
 @admin.register(Instrument)
 class InstrumentAdmin(PlainColumns, ModelAdmin):
     """Instruments and the increments they trade in."""
 
+    form = InstrumentForm
     list_display = (
         "symbol", "asset_class", "tick_plain", "lot_plain", "min_notional_plain", "dust_plain", "collar_pct_plain",
         "calendar", "shortable", "tradable",

@@ -7,8 +7,9 @@ from datetime import UTC, datetime
 from celery import shared_task
 
 from exitmgr import advance as advancing
-from exitmgr import scans, watch
+from exitmgr import calendar_watch, history, scans, stale_prices, trails, watch
 from exitmgr import sweep as sweeping
+from orders.brokers.registry import connect
 
 
 @shared_task(name="exitmgr.scan")
@@ -37,3 +38,27 @@ def advance(**_later: object) -> int:
 def sweep(**_later: object) -> int:
     """Take up what was left behind."""
     return sweeping.sweep(now=datetime.now(UTC))
+
+
+@shared_task(name="exitmgr.tidy_cohorts")
+def tidy_cohorts(**_later: object) -> int:
+    """Forget trails that are armed no more."""
+    return trails.tidy_cohorts()
+
+
+@shared_task(name="exitmgr.tell_of_stale_prices")
+def tell_of_stale_prices(**_later: object) -> int:
+    """Call people where a price that is needed has stopped coming."""
+    return stale_prices.tell_of_stale_prices(now=datetime.now(UTC))
+
+
+@shared_task(name="exitmgr.refresh_bars")
+def refresh_bars(**_later: object) -> int:
+    """Fetch bars of what is held from its brokers."""
+    return history.refresh_held_bars(now=datetime.now(UTC), connect=connect)
+
+
+@shared_task(name="exitmgr.keep_sessions")
+def keep_sessions(**_later: object) -> int:
+    """Have the table of trading sessions filled where it runs short."""
+    return len(calendar_watch.keep_sessions(now=datetime.now(UTC)))

@@ -11,7 +11,7 @@ from typing import Any
 from alerts.events import Happening, write_events
 from orders.brokers.protocol import OrderSide, OrderType, TimeInForce
 from orders.client_ids import client_order_id
-from orders.limits import EXIT_SLIPPAGE_BPS
+from orders.limits import EXIT_SLIPPAGE_BPS, RETRY_ATTEMPTS, RETRY_DELAY_SECONDS
 from orders.models import Intent, Order, lane_for
 from positions.models import Account, Instrument, Position
 from positions.values import AssetClass, Side
@@ -35,6 +35,8 @@ class ExitDraft:
     retry_of_id: int | None = None
     not_before: datetime | None = None
     max_slippage_bps: int = EXIT_SLIPPAGE_BPS
+    retry_attempts: int = RETRY_ATTEMPTS
+    retry_delay_seconds: int = RETRY_DELAY_SECONDS
     limit_price: Decimal | None = None
     #: Empty: what the venue takes for the order type.
     time_in_force: str = ""
@@ -79,6 +81,8 @@ def create_exit_orders(drafts: Sequence[ExitDraft], *, now: datetime, actor: str
             expected_price=draft.expected_price,
             trigger_price=draft.trigger_price,
             max_slippage_bps=draft.max_slippage_bps,
+            retry_attempts=draft.retry_attempts,
+            retry_delay_seconds=draft.retry_delay_seconds,
             priced_from=dict(draft.priced_from),
             leg=draft.leg,
             attempt=draft.attempt,

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import random
 
-#: Answers that were a refusal before an order is given up and a person is called.
+#: Answers that were a refusal before an order is given up and a person is called, unless the order says otherwise.
 RETRY_ATTEMPTS = 3
-RETRY_DELAY_SECONDS = 5.0
-#: Orders that a broker accepted and then ended unfilled, before a person is called.
-RESUBMIT_ATTEMPTS = 3
+RETRY_DELAY_SECONDS = 5
+#: After a broker accepted an order and ended it unfilled.
 RESUBMIT_DELAY_SECONDS = 1.0
 #: How long a worker may be busy with a claimed order before another may take it over.
 LEASE_SECONDS = 15
@@ -24,7 +23,6 @@ POLL_AFTER_SECONDS = 5.0
 #: A pending order that no worker claimed is rung again after this long.
 RING_AGAIN_SECONDS = 2.0
 EXIT_SLIPPAGE_BPS = 150
-RETRY_SLIPPAGE_BPS = 200
 
 
 def backoff_seconds(*, tries: int, base: float, ceiling: float = 300.0, spread: random.Random | None = None) -> float:

@@ -9,6 +9,7 @@ from django.db import models
 from django.db.models import CheckConstraint, F, Q, UniqueConstraint
 
 from orders.brokers.protocol import OrderSide, OrderType, TimeInForce
+from orders.limits import RETRY_ATTEMPTS, RETRY_DELAY_SECONDS
 from orders.states import AT_BROKER, CLAIMABLE, LIVE, TERMINAL, OrderState, transitions
 from positions.fields import NumberField
 from positions.models import Account, Instrument, Position
@@ -87,6 +88,14 @@ class Order(models.Model):
     )
     claimed_by = models.CharField(max_length=64, blank=True)
     tries = models.PositiveIntegerField(default=0, help_text="Answers that were a refusal.")
+    retry_attempts = models.PositiveSmallIntegerField(
+        default=RETRY_ATTEMPTS, db_default=RETRY_ATTEMPTS, help_text="Refusals after which it is given up."
+    )
+    retry_delay_seconds = models.PositiveSmallIntegerField(
+        default=RETRY_DELAY_SECONDS,
+        db_default=RETRY_DELAY_SECONDS,
+        help_text="Wait after the first refusal; it doubles.",
+    )
     next_attempt_at = models.DateTimeField(null=True, blank=True)
     rung_at = models.DateTimeField(null=True, blank=True, help_text="When the sweep last rang for it.")
     last_error = models.TextField(blank=True)

@@ -23,8 +23,6 @@ from orders.errors import (
 )
 from orders.lanes import ring_advance_on_commit
 from orders.limits import (
-    RETRY_ATTEMPTS,
-    RETRY_DELAY_SECONDS,
     UNKNOWN_ALERT_SECONDS,
     UNKNOWN_RECHECK_SECONDS,
     UNREACHABLE_CEILING_SECONDS,
@@ -70,7 +68,7 @@ def settle_failure(*, order_id: int, epoch: int, error: BrokerError, now: dateti
                 ledger.save_positions([freed])
             _alert_given_up(order, error, now=now)
             ring_advance_on_commit()
-        elif order.epoch >= RETRY_ATTEMPTS and isinstance(error, NotSent) and not isinstance(error, LeaseOver):
+        elif order.epoch >= order.retry_attempts and isinstance(error, NotSent) and not isinstance(error, LeaseOver):
             _alert_unreachable(order, error, now=now)
         elif event is OrderEvent.LOST and _is_overdue(order, now=now):
             _alert_outcome_unknown(order, error, now=now)
@@ -94,14 +92,14 @@ def _decide(order: Order, error: BrokerError, *, now: datetime) -> OrderEvent:
     if error.retry_after is not None or error.kind is RefusalKind.RATE_LIMITED:
         # told to wait, with or without a time: nobody looked at the order, so it costs no try
         wait = error.retry_after or backoff_seconds(
-            tries=order.epoch, base=RETRY_DELAY_SECONDS, ceiling=UNREACHABLE_CEILING_SECONDS
+            tries=order.epoch, base=order.retry_delay_seconds, ceiling=UNREACHABLE_CEILING_SECONDS
         )
         order.next_attempt_at = now + timedelta(seconds=wait)
         return OrderEvent.RELEASED
     order.tries += 1
-    if error.permanent or order.tries >= RETRY_ATTEMPTS:
+    if error.permanent or order.tries >= order.retry_attempts:
         return OrderEvent.GAVE_UP
-    wait = backoff_seconds(tries=order.tries, base=RETRY_DELAY_SECONDS)
+    wait = backoff_seconds(tries=order.tries, base=order.retry_delay_seconds)
     order.next_attempt_at = now + timedelta(seconds=wait)
     return OrderEvent.RELEASED
 

@@ -12,7 +12,7 @@ from rest_framework import mixins, serializers, viewsets
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from positions.models import Account, Bar, Instrument, Position, Quote
+from positions.models import Account, Bar, Instrument, LossWatch, Position, Quote
 from positions.pushed_quotes import MOST_QUOTES, read_quotes
 from positions.quotes import write_quotes
 from positions.states import PositionStatus
@@ -23,14 +23,27 @@ from positions.wire import Number, Row, Strict, spell
 ID_PATTERN = r"\d{1,18}"
 
 
+class LossWatchSerializer(Row):
+    """What an account's losses are measured from, and the limit it has hit; a breach lasts until a person resets it."""
+
+    class Meta:
+        model = LossWatch
+        fields: tuple[str, ...] = (
+            "since", "pnl", "noted_at", "day", "day_start_pnl", "best_pnl", "hit_at", "reason", "action",
+        )  # fmt: skip
+        read_only_fields: tuple[str, ...] = fields
+
+
 class AccountSerializer(Row):
-    """An account, without its credentials."""
+    """An account, without its credentials; `loss_watch` is null while it has no loss limit."""
+
+    loss_watch = LossWatchSerializer(read_only=True, allow_null=True)
 
     class Meta:
         model = Account
         fields: tuple[str, ...] = (
             "id", "name", "broker", "base_url", "trading_state", "max_order_notional", "max_open_positions",
-            "created_at", "updated_at",
+            "max_daily_loss", "max_drawdown", "loss_action", "loss_watch", "created_at", "updated_at",
         )  # fmt: skip
         read_only_fields: tuple[str, ...] = fields
 
@@ -146,7 +159,7 @@ class SymbolFilter(filters.FilterSet):
 class AccountViews(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.GenericViewSet[Account]):
     """Accounts at brokers; credentials never leave the database through here."""
 
-    queryset = Account.objects.defer("credentials")
+    queryset = Account.objects.select_related("loss_watch").defer("credentials")
     serializer_class = AccountSerializer
     lookup_value_regex = ID_PATTERN
 

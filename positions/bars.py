@@ -1,4 +1,4 @@
-"""One-minute bars of the last price, rolled out of the quotes' accumulators, and what they say about a position.
+"""Bars: of one minute, rolled out of the quotes' accumulators, or of a broker's history; and what they say.
 
 An accumulator never mixes two minutes: whoever writes the first price of a new minute closes the bar before it.
 """
@@ -13,12 +13,16 @@ from typing import Final, NamedTuple, Protocol
 from django.db import connection, transaction
 from django.db.models import Max, Min
 
+from positions.fields import plain
 from positions.models import Bar, Position, Quote
 from positions.rows import write_back
 from positions.states import PositionStatus
+from positions.values import Candle
 
 MINUTE: Final = timedelta(minutes=1)
 _ROWS_AT_ONCE: Final = 500
+#: Minutes that longer bars are built from: half a year of a stock exchange, five weeks around the clock.
+MOST_MINUTES: Final = 50_000
 
 _CLOSE: Final = """
     WITH taken AS (
@@ -43,6 +47,24 @@ _CLOSE_FINISHED: Final = _CLOSE.format(
     limit=f"LIMIT {_ROWS_AT_ONCE}",
     wait="SKIP LOCKED",  # a row that is being written closes its own bar
 )
+
+# A bar's first minute opens it and its last one closes it; the oldest bar is left out, as it may have begun before
+# the minutes that are read.
+_BUILD: Final = """
+    WITH minutes AS (
+        SELECT start, open, high, low, close, volume FROM positions_bar
+        WHERE instrument_id = %(instrument_id)s AND seconds = 60 AND start <= %(until)s - interval '1 minute'
+        ORDER BY start DESC LIMIT %(most)s
+    ), built AS (
+        SELECT date_bin(make_interval(secs => %(seconds)s), start, timestamptz '1970-01-01 00:00Z') AS start,
+               (array_agg(open ORDER BY start))[1], max(high), min(low), (array_agg(close ORDER BY start DESC))[1],
+               sum(volume)
+        FROM minutes GROUP BY 1
+    )
+    SELECT * FROM built
+    WHERE start + make_interval(secs => %(seconds)s) <= %(until)s AND start > (SELECT min(start) FROM built)
+    ORDER BY start DESC LIMIT %(limit)s
+"""
 
 
 class HistoricalBar(Protocol):
@@ -113,6 +135,33 @@ def save_bars(*, instrument_id: int, seconds: int, bars: Iterable[HistoricalBar]
         batch_size=2_000,
     )
     return len(rows)
+
+
+def recent_bars(*, instrument_id: int, seconds: int, until: datetime, limit: int) -> list[Candle]:
+    """Return the newest stored bars of a length that were finished at a moment, oldest first."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """
+            SELECT start, trim_scale(open), trim_scale(high), trim_scale(low), trim_scale(close), trim_scale(volume)
+              FROM positions_bar WHERE instrument_id = %s AND seconds = %s AND start <= %s
+             ORDER BY start DESC LIMIT %s
+            """,
+            [instrument_id, seconds, until - timedelta(seconds=seconds), limit],
+        )
+        return [Candle(*row) for row in reversed(cursor.fetchall())]
+
+
+def bars_of_minutes(*, instrument_id: int, seconds: int, until: datetime, limit: int) -> list[Candle]:
+    """Return the newest bars of a length that our own minutes make up, oldest first; finished ones only.
+
+    Bars begin at multiples of their length since 1970, days at midnight UTC.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute(
+            _BUILD,
+            {"instrument_id": instrument_id, "seconds": seconds, "until": until, "limit": limit, "most": MOST_MINUTES},
+        )
+        return [Candle(row[0], *map(plain, row[1:])) for row in reversed(cursor.fetchall())]
 
 
 def peak_and_trough(position: Position, *, until: datetime) -> Extremes:

@@ -1,4 +1,4 @@
-"""The exchange calendars that are known by name, and when each usually closes. Pure, and light enough for every process.
+"""The exchange calendars that are known by name, and when each usually closes. Pure, and light for every process.
 
 The names are those of the package exchange_calendars, less the ones it cannot build; a test compares both.
 """

@@ -13,10 +13,20 @@ from positions.feeds.protocol import Tick
 
 #: Ticks kept before they are thinned out; at 50,000 a second this is two seconds of them.
 MOST_TICKS: Final = 100_000
+
+
+def _sum_of_sides(tick: Tick) -> Decimal | None:
+    """Return twice the mid, None where a side is missing or no number."""
+    if tick.bid is None or tick.ask is None or not (tick.bid.is_finite() and tick.ask.is_finite()):
+        return None
+    return tick.bid + tick.ask
+
+
 _COLUMNS: Final[tuple[Callable[[Tick], Decimal | None], ...]] = (
     attrgetter("bid"),
     attrgetter("ask"),
     attrgetter("last"),
+    _sum_of_sides,
 )
 
 

@@ -9,7 +9,7 @@ from django.db.models import CheckConstraint, F, Q, UniqueConstraint
 
 from positions.fields import EncryptedField, NumberField
 from positions.states import PositionStatus
-from positions.values import AssetClass, Side, TradingState
+from positions.values import AssetClass, LossAction, Side, TradingState
 
 
 class Account(models.Model):
@@ -26,6 +26,19 @@ class Account(models.Model):
     )
     max_order_notional = NumberField(null=True, blank=True, help_text="Largest entry order, quantity x price.")
     max_open_positions = models.PositiveIntegerField(null=True, blank=True)
+    max_daily_loss = NumberField(
+        null=True, blank=True, help_text="Largest loss of one UTC day, realised and not; empty means any."
+    )
+    max_drawdown = NumberField(
+        null=True, blank=True, help_text="Largest fall from the best P&L since the limit was set; empty means any."
+    )
+    loss_action = models.CharField(
+        max_length=16,
+        choices=[(action, action) for action in LossAction],
+        default=LossAction.REDUCE_ONLY,
+        db_default=LossAction.REDUCE_ONLY,
+        help_text="At a loss limit no entries are taken; flatten also leaves every position at once.",
+    )
     created_at = models.DateTimeField()
     updated_at = models.DateTimeField()
 
@@ -39,10 +52,62 @@ class Account(models.Model):
                 name="account_notional_limit_is_positive",
                 condition=Q(max_order_notional__isnull=True) | Q(max_order_notional__gt=0),
             ),
+            CheckConstraint(
+                name="account_loss_limits_are_positive",
+                condition=(Q(max_daily_loss__isnull=True) | Q(max_daily_loss__gt=0))
+                & (Q(max_drawdown__isnull=True) | Q(max_drawdown__gt=0)),
+                violation_error_message="A loss limit is an amount of money above 0; leave it empty for none.",
+            ),
+            CheckConstraint(
+                name="account_loss_action_is_known", condition=Q(loss_action__in=[str(action) for action in LossAction])
+            ),
         ]
 
     def __str__(self) -> str:
         return self.name
+
+
+class LossWatch(models.Model):
+    """What an account with a loss limit has made so far, what its losses are measured from, and the breach it had.
+
+    All P&L is the account's cumulative one in the quote currency: realised of all its positions, net of fees, plus
+    unrealised. A breach stays (`hit_at`), with the figures as they were then, until a person resets it.
+    """
+
+    account = models.OneToOneField(Account, on_delete=models.CASCADE, primary_key=True, related_name="loss_watch")
+    since = models.DateTimeField(help_text="When the watch began, or was last reset.")
+    settled_pnl = NumberField(default=Decimal(0), help_text="Of closed positions that are no longer summed up.")
+    pnl = NumberField(null=True, blank=True, help_text="As noted last.")
+    noted_at = models.DateTimeField(null=True, blank=True)
+    day = models.DateField(null=True, blank=True, help_text="The UTC day the daily loss is counted in.")
+    day_start_pnl = NumberField(null=True, blank=True)
+    best_pnl = NumberField(null=True, blank=True, help_text="The highest since there is a drawdown limit.")
+    hit_at = models.DateTimeField(null=True, blank=True)
+    reason = models.CharField(max_length=16, blank=True, help_text="The limit that was hit: daily_loss, drawdown.")
+    action = models.CharField(max_length=16, blank=True, help_text="What was to be done when it was hit.")
+    state_before = models.CharField(max_length=16, blank=True, help_text="The trading state a reset gives back.")
+
+    class Meta:
+        constraints = [
+            CheckConstraint(
+                name="losswatch_breach_is_whole",
+                condition=Q(hit_at__isnull=True, reason="", action="", state_before="")
+                | Q(
+                    hit_at__isnull=False,
+                    reason__in=["daily_loss", "drawdown"],
+                    action__in=[str(action) for action in LossAction],
+                    state_before__in=[str(state) for state in TradingState],
+                ),
+            ),
+            CheckConstraint(
+                name="losswatch_day_has_its_start",
+                condition=Q(day__isnull=True, day_start_pnl__isnull=True, pnl__isnull=True, noted_at__isnull=True)
+                | Q(day__isnull=False, day_start_pnl__isnull=False, pnl__isnull=False, noted_at__isnull=False),
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.account_id}: {self.reason or 'within its limits'}"
 
 
 class Instrument(models.Model):
@@ -124,6 +189,9 @@ class Position(models.Model):
     trough = NumberField(null=True, blank=True, help_text="Lowest price since the entry; final once closed.")
     opened_at = models.DateTimeField()
     closed_at = models.DateTimeField(null=True, blank=True)
+    settled = models.BooleanField(
+        default=False, db_default=False, help_text="Closed, and its P&L is part of the account's settled sum."
+    )
 
     class Meta:
         constraints = [
@@ -155,6 +223,11 @@ class Position(models.Model):
                 fields=["id"],
                 name="position_extremes_not_noted",
                 condition=Q(status=PositionStatus.CLOSED, peak__isnull=True),
+            ),
+            models.Index(
+                fields=["account"],
+                name="position_closed_not_settled",
+                condition=Q(status=PositionStatus.CLOSED, settled=False),
             ),
         ]
 
@@ -242,9 +315,7 @@ class Quote(models.Model):
                 ),
             ),
         ]
-        indexes = [
-            models.Index(fields=["instrument"], name="quote_has_a_suspect", condition=Q(suspect__isnull=False))
-        ]
+        indexes = [models.Index(fields=["instrument"], name="quote_has_a_suspect", condition=Q(suspect__isnull=False))]
 
     def __str__(self) -> str:
         return f"{self.instrument_id}: {self.bid}/{self.ask}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from datetime import UTC, date, datetime, timedelta
 from typing import Any, Final, NamedTuple
 
@@ -30,7 +31,8 @@ def sessions_between(calendar: str, *, start: date, end: date) -> list[TradingSe
     """
     if require_calendar(calendar) == ALWAYS_OPEN:
         raise CalendarUnavailable(f"{calendar} has no sessions: it never closes")
-    schedule = _schedule(calendar, start, end)
+    # a calendar without a single session is an error to the package
+    schedule = _schedule(calendar, start, end + _LONGEST_CLOSURE)
     return [
         TradingSession(opens_at.to_pydatetime().astimezone(UTC), closes_at.to_pydatetime().astimezone(UTC))
         for day, opens_at, closes_at in zip(schedule.index, schedule["open"], schedule["close"], strict=True)
@@ -57,12 +59,15 @@ def calendar_closes(calendar: str, start: datetime, end: datetime) -> list[datet
 
 def _schedule(calendar: str, start: date, end: date) -> Any:
     import exchange_calendars
+    from pandas.errors import Pandas4Warning
 
     # some calendars are only recorded to the end of a year, and take no later end than the one they choose themselves
-    last_error = ""
+    first_error = ""
     for last in (end.isoformat(), None):
         try:
-            return exchange_calendars.get_calendar(calendar, start=start.isoformat(), end=last).schedule
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", Pandas4Warning)  # the package's affair with the next pandas, not ours
+                return exchange_calendars.get_calendar(calendar, start=start.isoformat(), end=last).schedule
         except (ValueError, NotImplementedError) as error:
-            last_error = last_error or str(error)
-    raise CalendarUnavailable(f"the calendar {calendar} cannot be built from {start}: {last_error[:200]}")
+            first_error = first_error or str(error)
+    raise CalendarUnavailable(f"the calendar {calendar} cannot be built from {start}: {first_error[:200]}")

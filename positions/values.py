@@ -46,6 +46,13 @@ class TradingState(StrEnum):
     HALTED = "halted"
 
 
+class LossAction(StrEnum):
+    """What an account does by itself once it has lost as much as it may."""
+
+    REDUCE_ONLY = "reduce_only"  # no new entries; what is held keeps its plan
+    FLATTEN = "flatten"  # no new entries, and everything is left at once
+
+
 class Basis(StrEnum):
     """The price a trigger is judged on."""
 

@@ -1,6 +1,6 @@
 """Which configuration is in force in this process. What is wrong is told to people and never stops an exit.
 
-File and active version are looked at again when the last look is 0.8 s ago: a change holds everywhere within a second.
+File and active version are looked at again when the last look is 0.7 s ago: a change holds everywhere within a second.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from exitmgr.policy.schema import InvalidPolicy, Policy
 from exitmgr.policy.validation import conflicts_in, override_problems, problems_of
 from exitmgr.states import PolicyStatus
 
-LOOK_AGAIN_SECONDS: Final = 0.8
+LOOK_AGAIN_SECONDS: Final = 0.7
 #: What stays wrong is told again this often; another process may have thought it mended.
 REMIND_SECONDS: Final = 60.0
 
@@ -67,6 +67,11 @@ class InForce:
         """
         layers = self.sources.layers(account=account, symbol=symbol, overrides=overrides)
         return explain(path, layers, policy=effective(layers, lenient=True))
+
+    @property
+    def names_accounts(self) -> bool:
+        """Return whether any account has settings of its own."""
+        return any(document.get("accounts") for document in (self.sources.file, self.sources.version))
 
     def _names(self, kind: str, name: str) -> bool:
         return any(name in (document.get(kind) or {}) for document in (self.sources.file, self.sources.version))

@@ -67,9 +67,8 @@ def read_yaml(text: str) -> Any:
     """
     if len(text) > LARGEST_BYTES:
         raise Unreadable(f"has {len(text)} characters; at most {LARGEST_BYTES} are read")
-    loader = _ExactLoader(text)
     try:
-        return loader.get_single_data()
+        return yaml.load(text, Loader=_ExactLoader)  # noqa: S506 - a SafeLoader
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
@@ -78,5 +77,3 @@ def read_yaml(text: str) -> Any:
         raise Unreadable(" ".join(str(error).split())) from None
     except (RecursionError, ValueError) as error:  # too deep, or an integer of thousands of digits
         raise Unreadable(f"cannot be read: {error}") from None
-    finally:
-        loader.dispose()

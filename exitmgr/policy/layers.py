@@ -161,7 +161,10 @@ def _unknown(path: str) -> str:
     for name in path.split("."):
         if name not in model.model_fields:
             return unknown_among(name, list(model.model_fields))
-        model = section_at(name, model) or model
+        section = section_at(name, model)
+        if section is None:
+            break
+        model = section
     return "has no value"
 
 

@@ -13,9 +13,10 @@ from decimal import Decimal
 from django.db.models import QuerySet
 
 from exitmgr.models import Bracket, PolicyVersion
-from exitmgr.plan_edits import PlanPreview, PlanRefused, change_plan, preview_plan
+from exitmgr.plan_edits import PlanRefused, change_plan, preview_plan
+from exitmgr.plan_previews import PlanPreview
 from exitmgr.policy.current import InForce
-from exitmgr.policy.plan_choice import ChosenPlan, Measure, choose_plan, without_measuring
+from exitmgr.policy.plan_choice import ChosenPlan, choose_plan
 from exitmgr.policy.versions import PolicyRefused, active_version, problems_with, sources_with
 from exitmgr.rules.plan import InvalidPlan, plan_as_json
 from exitmgr.states import BracketStatus
@@ -53,16 +54,14 @@ class Reapplied:
     why: str = ""
 
 
-def preview(
-    version: PolicyVersion | None, *, now: datetime, measure: Measure = without_measuring
-) -> list[BracketPreview]:
+def preview(version: PolicyVersion | None, *, now: datetime) -> list[BracketPreview]:
     """Return what applying a version (None: the file alone) to the open positions would change, one by one.
 
     :raises PolicyRefused: the version is not valid.
     """
     policies = _policies(version, now=now)
     return [
-        _preview(bracket, position, _chosen(bracket, position, policies, measure, now=now), now=now)
+        _preview(bracket, position, _chosen(bracket, position, policies, now=now), now=now)
         for bracket, position in _open_brackets()
     ]
 
@@ -74,7 +73,6 @@ def reapply(
     actor: str,
     bracket_ids: Collection[int] | None = None,
     confirm: bool = False,
-    measure: Measure = without_measuring,
 ) -> list[Reapplied]:
     """Give open positions, all or those of some brackets, the plan of the version in force; one by one.
 
@@ -88,7 +86,7 @@ def reapply(
     policies = _policies(version, now=now)
     done: list[Reapplied] = []
     for bracket, position in _open_brackets(bracket_ids):
-        chosen = _chosen(bracket, position, policies, measure, now=now)
+        chosen = _chosen(bracket, position, policies, now=now)
         if plan_as_json(chosen.plan) == bracket.plan:
             Bracket.objects.filter(pk=bracket.pk).update(policy_version=chosen.version_id)
             done.append(Reapplied(bracket_id=bracket.pk, position_id=position.pk, applied=False, why="same plan"))
@@ -126,10 +124,10 @@ def _open_brackets(bracket_ids: Collection[int] | None = None) -> Iterator[tuple
             yield bracket, bracket.position
 
 
-def _chosen(bracket: Bracket, position: Position, policies: InForce, measure: Measure, *, now: datetime) -> ChosenPlan:
+def _chosen(bracket: Bracket, position: Position, policies: InForce, *, now: datetime) -> ChosenPlan:
     return choose_plan(
         account=position.account.name, instrument=position.instrument, now=now, overrides=bracket.overrides,
-        measure=measure, policies=policies,
+        policies=policies,
     )  # fmt: skip
 
 

@@ -46,16 +46,17 @@ symbols:
     trade_exit: {mode: atr, atr: {multiplier: 3}}
 ```
 
-`manage.py policy explain exit_manager.stop_loss.threshold_pct --symbol TSLA` says which layer gave a value and what every
-other one says. Numbers are exact. A key that is not known, a key given twice, and a value outside its bounds are refused
-with their path and what would be right.
+`manage.py policy explain exit_manager.stop_loss.threshold_pct --symbol TSLA` says which layer gave a value and what
+every other one says. Numbers are exact. A key that is not known, a key given twice, and a value outside its bounds are
+refused with their path and what would be right.
 
 ## Versions
 
 A version is drafted, validated, activated, and superseded by the next. `preview` shows which open positions it would
-change and what would be sold at once. A version holds everywhere within a second of its activation, without a restart; it
-changes the plans of positions that are opened from then on. Plans of open positions that the configuration gave follow
-only when it is re-applied; a plan that a person gave never does. `rollback` activates the version that was in force before.
+change and what would be sold at once. A version holds everywhere within a second of its activation, without a restart;
+it changes the plans of positions that are opened from then on. Plans of open positions that the configuration gave
+follow only when it is re-applied; a plan that a person gave never does. `rollback` activates the version that was in
+force before.
 
 ```
 manage.py policy check [FILE]                  # needs no running service
@@ -72,14 +73,15 @@ manage.py policy list
 ```
 
 When the file or the environment becomes wrong, the last good one stays in force, also over a restart
-(`var/policy/last_good.json`), and a critical alert names the path and the problem; it is resolved when the file is mended.
+(`var/policy/last_good.json`), and a critical alert names the path and the problem; it is resolved when the file is
+mended.
 An active version that cannot be read any more gives way to the one before it, with an alert as well.
 """
 
 
 def written_reference() -> str:
     """Return the reference as Markdown."""
-    return "\n".join([_INTRODUCTION, *_tables(Policy, "", DEFAULTS)]) + "\n"
+    return "\n".join([_INTRODUCTION, *_tables(Policy, "", DEFAULTS)]).rstrip("\n") + "\n"
 
 
 def _tables(model: type[BaseModel], prefix: str, defaults: dict[str, Any]) -> Iterator[str]:

@@ -37,6 +37,7 @@ def _read_signed(given: object) -> Decimal:
 
 TimeInForce = Literal["day", "gtc", "ioc", "fok", "opg", "cls"]
 Fraction = Annotated[Decimal, Field(gt=0, le=1), _number(at_most=Decimal(1))]
+Loss = Annotated[Decimal, Field(gt=0, le=99), _number(at_most=Decimal(99))]
 Factor = Annotated[Decimal, Field(gt=0, le=100), _number(at_most=Decimal(100))]
 Signed = Annotated[Decimal, Field(ge=-10, le=10), BeforeValidator(_read_signed)]
 BasisPoints = Annotated[int, Field(ge=1, le=10_000), _whole(at_least=1, at_most=10_000)]
@@ -89,7 +90,7 @@ class ProfitTaking(Threshold):
 class StopLoss(Threshold):
     """Where a position is given up."""
 
-    threshold_pct: Percentage = _key(Decimal(1), "Loss at which to leave.", unit="percent of the entry price")
+    threshold_pct: Loss = _key(Decimal(1), "Loss at which to leave.", unit="percent of the entry price")
 
 
 class Prices(Section):
@@ -116,20 +117,18 @@ class ExitManager(Section):
         300, "After an exit no entry in that symbol for so long.", unit="seconds", unread=True
     )
     retry_attempts: Attempts = _key(
-        3, "Refusals by the broker before an order is given up and a person is called.", unit="tries", unread=True
+        3, "Refusals by the broker before an order is given up and a person is called.", unit="tries"
     )
     retry_delay_seconds: Pause = _key(
-        5, "Wait before the second try; it doubles with each one.", unit="seconds", unread=True
+        5, "Wait before the second try; it doubles with each one.", unit="seconds"
     )
-    max_slippage_bps: BasisPoints = _key(150, "Largest slippage an exit asks for.", unit="basis points", unread=True)
-    retry_slippage_bps: BasisPoints = _key(
-        200, "The same for an exit that a person sends again.", unit="basis points", unread=True
-    )
+    max_slippage_bps: BasisPoints = _key(150, "Largest slippage an exit asks for.", unit="basis points")
+    retry_slippage_bps: BasisPoints = _key(200, "The same for an exit that a person sends again.", unit="basis points")
     resubmit_delay_seconds: Pause = _key(
         30, "A partly filled exit is called off and sent anew after so long.", unit="seconds", unread=True
     )
     max_resubmit_attempts: Attempts = _key(
-        3, "How often the rest of an exit that the broker ended is sent anew.", unit="tries", unread=True
+        3, "How often the rest of an exit that the broker ended is sent anew.", unit="tries"
     )
     price_source: Literal["tradable", "last", "mid"] = _key(
         "tradable", "What plans are judged on: bid of a long and ask of a short, the last trade, or the mid."

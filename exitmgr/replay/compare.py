@@ -12,7 +12,7 @@ from exitmgr.replay.results import Outcome, Totals, exits_as_json, spell, spell_
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scenario:
-    """One set of plans, by the name of its file, and what came of it; the first of several is what others differ from."""
+    """One set of plans, by the name of its file, and what came of it; the first of several is the basis."""
 
     name: str
     outcomes: tuple[Outcome, ...]
@@ -44,15 +44,15 @@ class Difference:
 
 
 def differences(scenarios: Sequence[Scenario]) -> list[Difference]:
-    """Return each position under every plan, in the order of the first."""
-    found = [{outcome.holding.id: outcome for outcome in scenario.outcomes} for scenario in scenarios]
+    """Return each position under every plan; every scenario has the same positions in the same order."""
+    names = [scenario.name for scenario in scenarios]
     return [
         Difference(
-            position=identity,
-            pnl={scenario.name: by_id[identity].total_pnl for scenario, by_id in zip(scenarios, found, strict=True)},
-            reason={scenario.name: _last_reason(by_id[identity]) for scenario, by_id in zip(scenarios, found, strict=True)},
+            position=outcomes[0].holding.id,
+            pnl=dict(zip(names, (outcome.total_pnl for outcome in outcomes), strict=True)),
+            reason=dict(zip(names, map(_last_reason, outcomes), strict=True)),
         )
-        for identity in found[0]
+        for outcomes in zip(*(scenario.outcomes for scenario in scenarios), strict=True)
     ]
 
 

@@ -122,9 +122,7 @@ def _walk_of(one: Ready, settings: Settings) -> Walk:
     )
 
 
-def _walked(
-    walk: Walk, series: Series, first: int, *, end: int, leap: bool
-) -> Iterator[tuple[int, list[Fired]]]:
+def _walked(walk: Walk, series: Series, first: int, *, end: int, leap: bool) -> Iterator[tuple[int, list[Fired]]]:
     """Walk the bars before `end` that matter, yielding each with what fired in it."""
     index = first
     while walk.remaining and index < end:

@@ -9,15 +9,14 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Final
 
-from exitmgr.replay.bars import Series, spell_moment
+from exitmgr.replay.bars import Series
 from exitmgr.replay.errors import InvalidInput
 from exitmgr.replay.holdings import Holding
 from exitmgr.rules.compile import Entry, Range
 
-#: No calendar has a longer break between two sessions, so the next close lies within it.
-_LONGEST_BREAK: Final = timedelta(days=30)
+#: A position opened at the very end of a session belongs to the next one.
+_NEXT: Final = timedelta(microseconds=1)
 BASIS_POINTS: Final = 10_000
-AROUND_THE_CLOCK: Final = "24/7"
 
 
 @dataclass(slots=True, kw_only=True)
@@ -34,7 +33,7 @@ class Entries:
     def entry_of(self, holding: Holding) -> Entry:
         """Return what the plan of a holding is compiled on.
 
-        :raises InvalidInput: the plan asks for session closes and the calendar is unknown.
+        :raises InvalidInput: the plan asks for a session close and the calendar knows none so late.
         """
         return Entry(
             side=holding.side,
@@ -64,25 +63,15 @@ class Entries:
         """Return the end of the session a moment lies in or before; None where trading never ends."""
         if self._closes is None:
             opened = [holding.opened_at for holding in self.holdings if holding.plan.session_close is not None]
-            self._closes = _closes(self.calendar, min(opened), max(opened) + _LONGEST_BREAK)
-        if self._closes == []:
-            return None
-        index = bisect_right(self._closes, at)
-        if index == len(self._closes):
-            raise InvalidInput(f"--calendar: {self.calendar} knows no session after {spell_moment(at)}")
-        return self._closes[index]
+            self._closes = _closes(self.calendar, min(opened), max(opened) + _NEXT)
+        return self._closes[bisect_right(self._closes, at)] if self._closes else None
 
 
 def _closes(calendar: str, first: datetime, last: datetime) -> list[datetime]:
-    """Return the ends of the sessions between two moments, none for a venue that never closes."""
-    if calendar == AROUND_THE_CLOCK:
-        return []
-    from positions.calendars import calendar_closes  # pandas is imported only when a plan asks
+    """Return the ends of the sessions from one moment to the first one after another; none for one that never ends."""
+    from positions.trading_days import CalendarUnavailable, calendar_closes  # loads pandas, so only if a plan asks
 
     try:
-        closes = list(calendar_closes(calendar, first, last))
-    except ValueError as error:
+        return calendar_closes(calendar, first, last)
+    except CalendarUnavailable as error:
         raise InvalidInput(f"--calendar: {error}") from None
-    if not closes:
-        raise InvalidInput(f"--calendar: {calendar} knows no session after {spell_moment(first)}")
-    return closes

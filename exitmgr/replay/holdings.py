@@ -46,7 +46,9 @@ def read_holdings(path: Path) -> list[Holding]:
 
 
 def read_alternative(path: Path, *, basis: list[Holding]) -> list[Holding]:
-    """Return the same positions under another plan: a file of the same positions, or one plan for all of them.
+    """Return the same positions, in the same order, under another plan.
+
+    The file has the same positions with other plans, or one plan for all of them.
 
     :raises InvalidInput: the plan is wrong, or the file is about other positions.
     """
@@ -54,7 +56,8 @@ def read_alternative(path: Path, *, basis: list[Holding]) -> list[Holding]:
     if not isinstance(given, dict) or "positions" in given:
         held = _holdings(given, path)
         _require_same(held, basis, path)
-        return held
+        by_id = {holding.id: holding for holding in held}
+        return [by_id[holding.id] for holding in basis]
     try:
         plan = parse_plan(given)
     except InvalidPlan as error:

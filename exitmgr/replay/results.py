@@ -105,8 +105,8 @@ def totals_of(outcomes: Iterable[Outcome]) -> Totals:
         exits=len(exits),
         realized_pnl=_sum(outcome.realized_pnl for outcome in known),
         open_pnl=_sum(outcome.open_pnl for outcome in known),
-        win_rate_pct=_rounded(Decimal(100 * wins) / len(closed)) if closed else None,
-        average_r=_rounded(_sum(multiples) / len(multiples)) if multiples else None,
+        win_rate_pct=rounded(Decimal(100 * wins) / len(closed)) if closed else None,
+        average_r=rounded(_sum(multiples) / len(multiples)) if multiples else None,
         worst_pnl=worst.total_pnl if worst is not None else None,
         worst_position=worst.holding.id if worst is not None else None,
         by_reason={reason: (counts[reason], earned[reason]) for reason in earned},
@@ -155,7 +155,7 @@ def realize(holding: Holding, *, price: Decimal, quantity: Decimal, fee_rate: De
     with localcontext(prec=_EXACT):
         cost, value = holding.entry_price * quantity, price * quantity
         earned = holding.side * (value - cost) - fee_rate * (value + cost)
-        return earned, _rounded(earned / cost * 100)
+        return earned, rounded(earned / cost * 100)
 
 
 def spell(number: Decimal) -> str:
@@ -171,9 +171,10 @@ def spell_or_none(number: Decimal | None) -> str | None:
     return None if number is None else spell(number)
 
 
-def _rounded(number: Decimal) -> Decimal:
+def rounded(number: Decimal, *, to: Decimal = PCT_PLACES) -> Decimal:
+    """Return a number rounded half to even."""
     with localcontext(prec=_EXACT):
-        return number.quantize(PCT_PLACES, rounding=ROUND_HALF_EVEN)
+        return number.quantize(to, rounding=ROUND_HALF_EVEN)
 
 
 def _sum(numbers: Iterable[Decimal]) -> Decimal:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from decimal import ROUND_HALF_EVEN, Decimal
+from decimal import Decimal
 from typing import IO, Final
 
 from rich.console import Console
@@ -12,10 +12,12 @@ from rich.table import Table
 from rich.text import Text
 
 from exitmgr.replay.compare import Difference, Scenario, differences
-from exitmgr.replay.results import Exit, Outcome, Totals, spell
+from exitmgr.replay.results import Exit, Outcome, Totals, rounded, spell
 
 _WIDTH: Final = 132  #: of what is no terminal
 _DIFFERENCES_SHOWN: Final = 20
+_CENT: Final = Decimal("0.01")
+_SATOSHI: Final = Decimal("1e-8")
 
 
 def print_replay(outcomes: Sequence[Outcome], totals: Totals, *, to: IO[str], most: int | None) -> None:
@@ -160,7 +162,7 @@ def _coloured(*numbers: Decimal) -> list[Text]:
 
 
 def _two(number: Decimal) -> str:
-    return f"{number.quantize(Decimal('0.01'), rounding=ROUND_HALF_EVEN):,}"
+    return f"{rounded(number, to=_CENT):,}"
 
 
 def _two_or_dash(number: Decimal | None) -> str:
@@ -169,4 +171,4 @@ def _two_or_dash(number: Decimal | None) -> str:
 
 def _price(number: Decimal) -> str:
     """Return a price with what a market shows; the exact one is in the JSON lines."""
-    return spell(number.quantize(Decimal("1e-8"), rounding=ROUND_HALF_EVEN))
+    return spell(rounded(number, to=_SATOSHI))

@@ -6,11 +6,12 @@ Longs and shorts mirror each other: every formula is written once, with the side
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Final
 
+from exitmgr.rules.fire import trail_level
 from exitmgr.rules.plan import Atr, BreakEven, InvalidPlan, Plan, StopLoss, TakeProfit, Trailing
 from exitmgr.rules.types import (
     Act,
@@ -109,7 +110,8 @@ class _Compilation:
         gain = abs(targets[0] - self.entry.price) if targets else None
         if risk and gain is not None and gain <= risk:
             self.notes.append(
-                f"the first target is {gain:f} away and the stop {risk:f}: it risks as much as it can win"
+                f"the first target is {_said(gain)} away and the stop {_said(risk)}:"
+                " it risks at least as much as it can win"
             )
         return Compiled(
             triggers=triggers,
@@ -128,7 +130,7 @@ class _Compilation:
         for number, trail in enumerate(self.plan.trailing, start=1):
             yield from self._trail(number, trail)
         if self.plan.break_even is not None:
-            yield from self._break_even(self.plan.break_even)
+            yield from self._break_even(self.plan.break_even, targets)
         yield from self._timers()
 
     def _level(
@@ -156,18 +158,25 @@ class _Compilation:
         elif stop.distance is not None:
             level, key = self.entry.price - self.entry.side * stop.distance, "distance"
         else:
-            level, key = self.entry.price - self.entry.side * self._range(_atr(stop), path="stop_loss.atr"), "atr"
+            distance = self._range(_atr(stop), measured_from=self.entry.price, path="stop_loss.atr")
+            level, key = self.entry.price - self.entry.side * distance, "atr"
         self._require_side(level, leg="stop", path=f"stop_loss.{key}")
         return level
 
-    def _range(self, atr: Atr, *, path: str) -> Decimal:
+    def _range(self, atr: Atr, *, measured_from: Decimal, path: str) -> Decimal:
         """Return the distance a multiple of the Average True Range comes to, or the fallback's with a note."""
         measured = self.entry.ranges.get(atr.period, Range(None, "no bars are known"))
+        why = measured.why or "the bars do not move"
         if measured.value is not None and measured.value > 0:
             self.atr = measured.value if self.atr is None else self.atr
-            return measured.value * atr.multiple
-        why = measured.why or "the bars do not move"
-        self.notes.append(f"{path}: {self.entry.fallback_pct:f} % of the entry price is used instead, because {why}")
+            distance = measured.value * atr.multiple
+            if self.entry.side is Side.SHORT or distance < measured_from:
+                return distance
+            # the bars are nobody's mistake: a plan refused here would leave a position that is held without a stop
+            why = f"{_said(atr.multiple)} times the range of {_said(measured.value)} reaches below 0"
+        self.notes.append(
+            f"{path}: {_said(self.entry.fallback_pct)} % of the entry price is used instead, because {why}"
+        )
         return self.entry.price * self.entry.fallback_pct / 100
 
     def _target_price(self, index: int, rung: TakeProfit, *, stop: Decimal | None) -> Decimal:
@@ -184,6 +193,8 @@ class _Compilation:
         else:
             risk = abs(self.entry.price - stop) if stop is not None else Decimal(0)
             level, key = self.entry.price + self.entry.side * (rung.rr or Decimal(0)) * risk, "rr"
+            if self.problems and not risk:
+                return level  # the stop lies at the entry price, which has been said
         self._require_side(level, leg="target", path=f"take_profits.{index}.{key}")
         return level
 
@@ -199,36 +210,66 @@ class _Compilation:
         )  # fmt: skip
 
     def _trail(self, number: int, trail: Trailing) -> Iterator[AnyTrigger]:
-        slot, after, best = f"trailing_{number}", "", self.entry.price
+        slot, after, path = f"trailing_{number}", "", f"trailing.{number - 1}"
+        starts_at = self.entry.price
         if trail.activation_pct is not None:
             after = f"{slot}:start"
             starts_at = self._away(trail.activation_pct)
-            self._require_side(starts_at, leg="activation", path=f"trailing.{number - 1}.activation_pct")
+            self._require_side(starts_at, leg="activation", path=f"{path}.activation_pct")
             yield self._level(after, ExitReason.TRAILING_STOP, starts_at, self.with_us, act=Act.START)
         offset = trail.distance
         if trail.atr is not None:
-            offset = self._range(trail.atr, path=f"trailing.{number - 1}.atr")
-        yield TrailTrigger(
+            offset = self._range(trail.atr, measured_from=starts_at, path=f"{path}.atr")
+        made = TrailTrigger(
             slot=slot, reason=ExitReason.TRAILING_STOP, basis=self.basis, direction=self.against,
-            best=None if after else best, offset_pct=trail.pct, offset=offset, after=after,
+            best=starts_at, offset_pct=trail.pct, offset=offset, after=after,
         )  # fmt: skip
+        level = trail_level(made)
+        if level is not None and level <= 0 < starts_at:
+            key = "pct" if trail.pct is not None else "distance"
+            self.problems.setdefault(
+                f"{path}.{key}",
+                f"must leave a stop above 0 where the trail starts, at {_said(starts_at)}; got {_said(level)}",
+            )
+        yield replace(made, best=None) if after else made
 
-    def _break_even(self, rule: BreakEven) -> Iterator[AnyTrigger]:
+    def _break_even(self, rule: BreakEven, targets: list[Decimal]) -> Iterator[AnyTrigger]:
         fees = 2 * self.entry.fee_per_unit if rule.include_fees else Decimal(0)
         level = self._away(rule.offset_pct) + self.entry.side * fees
         if rule.at_profit_pct is None:
-            after = target_reason(rule.after_rung or 1)
+            number = rule.after_rung or 1
+            after = target_reason(number)
+            starts_at = self._nearest(self.plan.take_profits[number - 1], targets[number - 1])
         else:
             after, starts_at = "break_even:start", self._away(rule.at_profit_pct)
             self._require_side(starts_at, leg="start", path="break_even.at_profit_pct")
-            if self.entry.side * (starts_at - level) <= 0:
-                self.problems["break_even.at_profit_pct"] = (
-                    f"must lie beyond the stop it sets, which is {level:f} with fees; got {starts_at:f}"
-                )
+        if self.entry.side * (starts_at - level) <= 0:
+            self._leave_break_even_out(level, starts_at=starts_at, fees=fees)
+            return
+        if rule.at_profit_pct is not None:
             yield self._level(after, ExitReason.BREAK_EVEN, starts_at, self.with_us, act=Act.START)
-        if level <= 0:
-            self.problems["break_even.include_fees"] = f"the stop would lie at {level:f}; the fees exceed the price"
         yield self._level("break_even", ExitReason.BREAK_EVEN, level, self.against, after=after)
+
+    def _leave_break_even_out(self, level: Decimal, *, starts_at: Decimal, fees: Decimal) -> None:
+        """Refuse a break-even stop that would fire at once; note it where the plan was written in good faith."""
+        side = self.entry.side
+        if side * (starts_at - (level - side * fees)) > 0 or self.entry.moved_by_hand:
+            # fees are known when the position is held: refusing then would leave it without any stop
+            fees_too = "with fees " if fees else ""
+            self.notes.append(
+                f"break_even: it is left out, because {fees_too}its stop would lie at {_said(level)}"
+                f" and the profit that sets it at {_said(starts_at)}"
+            )
+        elif side * (starts_at - self.entry.price) > 0:  # else the rung lies on the wrong side, which has been said
+            self.problems["break_even.offset_pct"] = (
+                f"must lie below the profit at {_said(starts_at)} that sets the stop, or it would fire at once;"
+                f" got {_said(level - side * fees)}"
+            )
+
+    def _nearest(self, rung: TakeProfit, level: Decimal) -> Decimal:
+        """Return the level of a rung, of one that decays the one nearest to the entry price."""
+        steps = (self._away(step.pct) for step in rung.schedule or ())
+        return min(steps, key=lambda step: abs(step - self.entry.price), default=level)
 
     def _timers(self) -> Iterator[AnyTrigger]:
         plan, opened_at = self.plan, self.entry.opened_at
@@ -253,6 +294,8 @@ class _Compilation:
                 self.problems["session_close"] = "the instrument trades around the clock and has no close; leave it out"
             else:
                 due_at = self.entry.closes_at - timedelta(minutes=plan.session_close.minutes_before)
+                if due_at <= opened_at:
+                    self.notes.append("session_close: it is due already when the position is opened, and fires at once")
                 yield self._timer("session_close", ExitReason.SESSION_CLOSE, due_at)
 
     def _timer(
@@ -275,14 +318,21 @@ class _Compilation:
         away = -side if leg == "stop" else side
         if away * (level - price) <= 0 and not (self.entry.moved_by_hand and leg in ("stop", "target")):
             where = "above" if away > 0 else "below"
-            self.problems[path] = f"a {side.word}'s {leg} must lie {where} the entry price {price:f}; got {level:f}"
+            self.problems[path] = (
+                f"a {side.word}'s {leg} must lie {where} the entry price {_said(price)}; got {_said(level)}"
+            )
         elif level <= 0:
-            self.problems[path] = f"a {side.word}'s {leg} must lie above 0; got {level:f}"
+            self.problems[path] = f"a {side.word}'s {leg} must lie above 0; got {_said(level)}"
 
 
 def moved_level(price: Decimal, *, pct: Decimal, direction: Direction) -> Decimal:
     """Return the price so many percent away."""
     return price * (1 + (pct if direction is Direction.RISE else -pct) / 100)
+
+
+def _said(number: Decimal) -> str:
+    """Return a number as a person writes it, without trailing zeros."""
+    return f"{number.normalize():f}"
 
 
 def _basis(plan: Plan, side: Side) -> Basis:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from datetime import datetime
 from decimal import Decimal
 
 from exitmgr.rules.types import Decision, Direction, LevelTrigger, TimerTrigger, TrailTrigger, Urgency
-from positions.values import Snapshot
+from positions.values import Range, Snapshot
 
 
 def fire_level(trigger: LevelTrigger, seen: Snapshot, *, armed_seq: int) -> Decision | None:
@@ -18,17 +19,25 @@ def fire_level(trigger: LevelTrigger, seen: Snapshot, *, armed_seq: int) -> Deci
     """
     if trigger.level is None:
         return None
-    return _crossed(trigger, trigger.level, seen, armed_seq=armed_seq)
+    return _crossed(trigger, trigger.level, seen.on(trigger.basis), fresh=armed_seq > seen.from_seq)
 
 
 def fire_trail(trigger: TrailTrigger, seen: Snapshot, *, armed_seq: int) -> Decision | None:
     """Return a decision when the price has given back the trail's offset from its best, else None.
 
-    The best price is the one before the interval: of a high and a low between two scans nobody knows which came
-    first, so only what is certain fires. `armed_seq` is the price the best one already takes into account.
+    Of a high and a low between two scans nobody knows which came first, so only what is certain fires: the worst price
+    is held against the best one before the interval, and the price now, which came last, against the best one with it.
+    `armed_seq` is the price the best one already takes into account.
     """
-    level = trail_level(trigger)
-    return None if level is None else _crossed(trigger, level, seen, armed_seq=armed_seq)
+    level, on = trail_level(trigger), seen.on(trigger.basis)
+    if level is None:
+        return None
+    decision = _crossed(trigger, level, on, fresh=armed_seq > seen.from_seq)
+    best = best_price(trigger, seen, armed_seq=armed_seq)
+    if decision is not None or best == trigger.best:
+        return decision
+    lifted = trail_level(replace(trigger, best=best))
+    return None if lifted is None else _crossed(trigger, lifted, on, fresh=True)
 
 
 def fire_timer(trigger: TimerTrigger, seen: Snapshot | None, *, now: datetime) -> Decision | None:
@@ -65,11 +74,7 @@ def best_price(trigger: TrailTrigger, seen: Snapshot, *, armed_seq: int) -> Deci
     return now if trigger.best is None else min(trigger.best, now)
 
 
-def _crossed(
-    trigger: LevelTrigger | TrailTrigger, level: Decimal, seen: Snapshot, *, armed_seq: int
-) -> Decision | None:
-    on = seen.on(trigger.basis)
-    fresh = armed_seq > seen.from_seq
+def _crossed(trigger: LevelTrigger | TrailTrigger, level: Decimal, on: Range, *, fresh: bool) -> Decision | None:
     if trigger.direction is Direction.FALL:
         extreme = on.price if fresh else min(on.low, on.price)
         crossed = extreme <= level

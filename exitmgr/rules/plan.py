@@ -8,7 +8,15 @@ from decimal import Decimal
 from itertools import pairwise
 from typing import Annotated, Any, Final, Literal, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    ValidationError,
+    model_validator,
+)
 from pydantic_core import ErrorDetails
 
 #: Bounds that keep every level within what a column of 20 digits before and 18 after the point can hold.
@@ -68,9 +76,12 @@ def _whole(*, at_least: int, at_most: int) -> BeforeValidator:
 LONGEST_SECONDS: Final = 315_360_000
 LONGEST_PERIOD: Final = 1_000
 
+#: Written out: 0.0000000123, not 1.23E-8.
+_Number = Annotated[Decimal, PlainSerializer(lambda number: f"{number:f}", return_type=str, when_used="json")]
+
 # Field publishes the bounds in the schema, the validator words the refusal
-Positive = Annotated[Decimal, Field(gt=0, le=LARGEST), _number(at_most=LARGEST)]
-Percentage = Annotated[Decimal, Field(gt=0, le=100), _number(at_most=Decimal(100))]
+Positive = Annotated[_Number, Field(gt=0, le=LARGEST), _number(at_most=LARGEST)]
+Percentage = Annotated[_Number, Field(gt=0, le=100), _number(at_most=Decimal(100))]
 Seconds = Annotated[int, Field(ge=1, le=LONGEST_SECONDS), _whole(at_least=1, at_most=LONGEST_SECONDS)]
 Elapsed = Annotated[int, Field(ge=0, le=LONGEST_SECONDS), _whole(at_least=0, at_most=LONGEST_SECONDS)]
 Minutes = Annotated[int, Field(ge=0, le=1_440), _whole(at_least=0, at_most=1_440)]
@@ -78,8 +89,12 @@ Period = Annotated[int, Field(ge=1, le=LONGEST_PERIOD), _whole(at_least=1, at_mo
 Ordinal = Annotated[int, Field(ge=1, le=1_000), _whole(at_least=1, at_most=1_000)]
 
 
+def _many(given: object) -> object:
+    return [] if given is None else given
+
+
 def _one_or_many(given: object) -> object:
-    return [given] if isinstance(given, dict) else given
+    return [given] if isinstance(given, dict) else _many(given)
 
 
 class _Part(BaseModel):
@@ -161,7 +176,7 @@ class BreakEven(_Part):
 
     at_profit_pct: Positive | None = None
     after_rung: Ordinal | None = None
-    offset_pct: Annotated[Decimal, Field(ge=0, le=100), _number(at_most=Decimal(100), zero=True)] = Decimal(0)
+    offset_pct: Annotated[_Number, Field(ge=0, le=100), _number(at_most=Decimal(100), zero=True)] = Decimal(0)
     include_fees: bool = False
 
     @model_validator(mode="after")
@@ -191,7 +206,7 @@ class Plan(_Part):
     """
 
     stop_loss: StopLoss | None = None
-    take_profits: tuple[TakeProfit, ...] = ()
+    take_profits: Annotated[tuple[TakeProfit, ...], BeforeValidator(_many)] = ()
     trailing: Annotated[tuple[Trailing, ...], BeforeValidator(_one_or_many)] = ()
     break_even: BreakEven | None = None
     time_limit_seconds: Seconds | None = None
@@ -249,7 +264,9 @@ def parse_plan(given: Any) -> Plan:
     except ValidationError as error:
         problems: dict[str, str] = {}
         for issue in error.errors():
-            path = ".".join(str(part) for part in _as_written(issue["loc"], given)) or "plan"
+            if issue["type"] == "too_short" and issue["input"]:
+                continue  # it is empty only because its elements are wrong, which is said of each
+            path = ".".join(_named(part) for part in _as_written(issue["loc"], given)) or "plan"
             problems.setdefault(path, _worded(issue))
         raise InvalidPlan(problems) from None
 
@@ -265,19 +282,39 @@ def plan_as_json(plan: Plan) -> dict[str, Any]:
     return plan.model_dump(mode="json", exclude_none=True, exclude_unset=True)
 
 
+def _named(part: int | str) -> str:
+    """Return a piece of a path on one line, however it was spelled."""
+    named = str(part) if str(part).isprintable() else repr(part)
+    return named if len(named) <= _SHOWN else f"{named[:_SHOWN]}..."
+
+
+#: What is said of a mistake, by pydantic's name for it; `{got}` is what was written, `{expected}` what may be.
+_WORDS: Final[dict[str, str]] = {
+    "tuple_type": "must be a list of objects; got {got}",
+    "too_short": "must not be empty",
+    "missing": "is required",
+    "literal_error": "must be {expected}; got {got}",
+    "bool_parsing": "must be true or false; got {got}",
+    "bool_type": "must be true or false; got {got}",
+    "string_unicode": "must be text that can be written in UTF-8; got {got}",
+    "invalid_key": "is no key; keys are text",
+}
+
+
 def _worded(issue: ErrorDetails) -> str:
-    loc = issue["loc"]
+    loc, context, got = issue["loc"], issue.get("ctx", {}), _shown(issue["input"])
     match issue["type"]:
         case "value_error":
-            return str(issue["ctx"]["error"])
+            return str(context["error"])
         case "extra_forbidden":
             return f"is unknown; known here: {', '.join(_part_at(loc[:-1]).model_fields)}"
         case "model_type":
-            keys = ", ".join(_part_at(loc).model_fields)
-            return f"must be an object with any of {keys}; got {_shown(issue['input'])}"
-        case "tuple_type":
-            return f"must be a list of objects; got {_shown(issue['input'])}"
-    return f"{issue['msg']}; got {_shown(issue['input'])}"
+            return f"must be an object with any of {', '.join(_part_at(loc).model_fields)}; got {got}"
+        case "tuple_type" if loc == ("trailing",):
+            return f"must be an object or a list of objects; got {got}"
+    if issue["type"] in _WORDS:
+        return _WORDS[issue["type"]].format(got=got, expected=context.get("expected", ""))
+    return f"{issue['msg']}; got {got}"
 
 
 def _part_at(loc: tuple[int | str, ...]) -> type[BaseModel]:

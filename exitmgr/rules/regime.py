@@ -38,6 +38,11 @@ class Reading:
     adx: Decimal | None = None
     bandwidth: Decimal | None = None
 
+    @property
+    def value(self) -> Regime | None:
+        """Return what was measured, as every measure names it."""
+        return self.regime
+
 
 def read_regime(
     bars: Sequence[Candle],

@@ -244,7 +244,12 @@ def test_the_front_page_shows_only_what_its_reader_may_see(person: Person, hold:
 def test_limits_and_credentials_are_changed_and_told_without_the_secret(person: Person, account: Account) -> None:
     client = desk_of(person("admin"))
     url = f"/admin/positions/account/{account.pk}/change/"
-    given = {"base_url": "http://127.0.0.1:9", "trading_state": "reduce_only", "max_order_notional": "5000.5"}
+    given = {
+        "base_url": "http://127.0.0.1:9",
+        "trading_state": "reduce_only",
+        "max_order_notional": "5000.5",
+        "loss_action": "reduce_only",
+    }
     assert client.post(url, {**given, "max_open_positions": "", "key": "", "secret": ""}).status_code == 302
     account.refresh_from_db()
     assert (account.trading_state, account.max_order_notional) == ("reduce_only", Decimal("5000.5"))
@@ -282,7 +287,14 @@ def test_a_trader_looks_at_accounts_without_changing_them(desk: Client, account:
 
 def test_instruments_are_set_up_with_an_event(person: Person, db: None) -> None:
     client = desk_of(person("admin"))
-    numbers = {"tick": "0.01", "lot": "1", "min_notional": "0", "dust": "0.001", "collar_pct": "20"}
+    numbers = {
+        "tick": "0.01",
+        "lot": "1",
+        "min_notional": "0",
+        "dust": "0.001",
+        "collar_pct": "20",
+        "max_age_seconds": "60",
+    }
     given = {**numbers, "asset_class": "equity", "calendar": "XNYS", "shortable": "on", "tradable": "on"}
     assert client.post("/admin/positions/instrument/add/", {**given, "symbol": "IBM"}).status_code == 302
     instrument = Instrument.objects.get(symbol="IBM")

@@ -10,14 +10,15 @@ import pytest
 from alerts.models import Alert, Event
 from exitmgr.advance import advance
 from exitmgr.brackets import create_bracket
+from exitmgr.policy.plan_choice import ChosenPlan
 from exitmgr.exits import request_exit
 from exitmgr.models import Bracket, Trigger
+from exitmgr.policy.schema import Policy
 from exitmgr.rules.plan import parse_plan
 from exitmgr.scans import scan
 from orders.brokers.protocol import ReportedState
 from orders.cancel import request_cancel
 from orders.errors import Refused
-from orders.limits import RESUBMIT_ATTEMPTS
 from orders.models import Order
 from orders.outcomes import settle_failure
 from orders.submit import claim
@@ -205,12 +206,13 @@ def test_the_rest_of_an_exit_the_broker_ended_goes_out_again_under_a_new_id(end)
 def test_an_exit_the_broker_ends_again_and_again_calls_a_person_in_the_end():
     position = f.hold()
     f.exit_order(position)
-    for attempt in range(1, RESUBMIT_ATTEMPTS + 2):
+    allowed = Policy().exit_manager.max_resubmit_attempts
+    for attempt in range(1, allowed + 2):
         order = Order.objects.latest("pk")
         assert order.attempt == attempt
         tell(order)
         tell(order, S.REJECTED)
-    assert Order.objects.count() == RESUBMIT_ATTEMPTS + 1
+    assert Order.objects.count() == allowed + 1
     alert = Alert.objects.get()
     assert (alert.kind, alert.severity, alert.order_ref) == ("exit_failed", "critical", order.pk)
     assert f.read_again(position).reserved == 0
@@ -294,7 +296,9 @@ def test_one_order_that_cannot_be_followed_up_does_not_hold_up_the_others():
     apply_reports(account_id=poisoned.account_id, reports=[report], now=f.utc_now())
     position = f.read_again(poisoned).position
     # somebody gave the holding a plan before its entry's own could be armed: the database refuses a second one
-    create_bracket(position=position, plan=parse_plan({"stop_loss": {"pct": "1"}}), now=f.utc_now())
+    create_bracket(
+        position=position, chosen=ChosenPlan(parse_plan({"stop_loss": {"pct": "1"}}), given=True), now=f.utc_now()
+    )
     for order in orders:
         report = f.report_of(order, S.FILLED, executions=[f.fill_of("10", "99")])
         apply_reports(account_id=order.account_id, reports=[report], now=f.utc_now())

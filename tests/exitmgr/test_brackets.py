@@ -8,8 +8,10 @@ import pytest
 from django.db import IntegrityError, transaction
 
 from alerts.models import Event
-from exitmgr.brackets import DEFAULT_PLAN, create_bracket, end_bracket
+from exitmgr.brackets import create_bracket, end_bracket
+from exitmgr.entries import register_position
 from exitmgr.models import Bracket, Trigger
+from exitmgr.policy.plan_choice import ChosenPlan
 from exitmgr.rules.plan import InvalidPlan, parse_plan
 from exitmgr.states import BracketEvent
 from positions.models import Position
@@ -47,7 +49,11 @@ def test_a_plan_becomes_levels(_case, side, stop, target, basis, ways):
 
 
 def test_the_default_plan_is_one_percent_against_and_two_in_favour():
-    position = f.hold(plan=dict(DEFAULT_PLAN))
+    position, _ = register_position(
+        account=f.make_account(), symbol=str(f.make_instrument()), side=Side.LONG, quantity=D(10), entry_price=D(100),
+        opened_at=f.utc_now(), now=f.utc_now(), actor="test",
+    )  # fmt: skip
+    assert f.bracket_of(position).from_policy
     assert list(position.triggers.order_by("pk").values_list("reason", "level")) == [
         ("stop_loss", D(99)), ("take_profit_1", D(102)),
     ]  # fmt: skip
@@ -79,7 +85,9 @@ def test_a_plan_that_does_not_fit_leaves_nothing_behind(path, plan):
 def test_a_second_live_plan_is_refused_and_the_first_stays():
     position = f.hold()
     with pytest.raises(IntegrityError, match="bracket_one_live_a_position"), transaction.atomic():
-        create_bracket(position=position, plan=parse_plan({"stop_loss": {"pct": "3"}}), now=f.utc_now())
+        create_bracket(
+            position=position, chosen=ChosenPlan(parse_plan({"stop_loss": {"pct": "3"}}), given=True), now=f.utc_now()
+        )
     assert f.triggers_of(position) == {"stop_loss": "armed", "take_profit_1": "armed"}
 
 

@@ -363,6 +363,17 @@ def test_a_time_limit_added_while_it_runs_counts_from_the_entry():
     assert Trigger.objects.get(slot="time_limit").due_at == position.opened_at + timedelta(seconds=600)
 
 
+def test_a_time_limit_that_is_over_already_is_asked_about_and_fires_when_meant():
+    f.set_quote("100")
+    position = f.hold()
+    later = f.utc_now() + timedelta(seconds=700)
+    with pytest.raises(WouldFireNow, match=r"\(time_limit\)"):
+        change(position, {"time_limit_seconds": 600}, now=later)
+    change(position, {"time_limit_seconds": 600}, now=later, confirm=True)
+    look(now=later, everything=True)
+    assert orders_of(position) == [("time_limit", D(10))]
+
+
 # -- what has gone wrong before
 
 

@@ -9,6 +9,7 @@ import pytest
 from django.db import connection
 
 from exitmgr import probes
+from exitmgr.armed import armed_triggers, judge
 from exitmgr.scans import scan
 from orders.models import Order
 from positions.feeds.protocol import Tick
@@ -91,7 +92,12 @@ def test_a_spike_between_two_scans_is_seen(_case: str, favour: str, fires: str, 
 @pytest.mark.parametrize("favour", ["-5", "5"])
 def test_an_extreme_from_before_the_position_is_not_held_against_it(favour: str, price_source: str, side: Side) -> None:
     see(price_source, side, "0", f"{side * D(favour)}", "0")
-    hold(price_source, side)
+    position = hold(price_source, side)
+    instrument_id = position.instrument_id
+    assert probes.probe_levels([instrument_id], limit=10) == []  # or it would crowd out what fires
+    seen, _ = probes.snapshots_of([instrument_id])[instrument_id]
+    triggers = armed_triggers(position.triggers.values_list("pk", flat=True))
+    assert [judge(trigger, seen, now=f.utc_now()) for trigger in triggers] == [None, None]
     assert look() == []
     see(price_source, side, "0.5", "-0.5")
     assert look() == []

@@ -10,10 +10,19 @@ from typing import Any
 import pytest
 
 from positions import tasks
-from positions.bars import bar_start, note_extremes, peak_and_trough, roll_bars, save_bars
+from positions.bars import (
+    bar_start,
+    bars_of_minutes,
+    note_extremes,
+    peak_and_trough,
+    recent_bars,
+    roll_bars,
+    save_bars,
+)
 from positions.feeds.protocol import Tick
 from positions.models import Account, Bar, Instrument, Position, Quote
 from positions.quotes import write_quotes
+from positions.values import Candle
 
 MINUTE = timedelta(minutes=1)
 NOON = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)
@@ -207,3 +216,67 @@ def test_the_extremes_of_a_closed_position_are_noted_once(aapl: Instrument) -> N
     left.refresh_from_db()
     assert (left.peak, left.trough) == (104, 96)  # the minute before the entry does not count
     assert note_extremes() == 0
+
+
+def stored(symbol: Instrument, minutes: int, *prices: Any, seconds: int = 60, volume: int = 1) -> None:
+    """Store the bar of so many minutes after noon: open, high, low, close."""
+    save_bars(
+        instrument_id=symbol.pk,
+        seconds=seconds,
+        bars=[HistoricalBar(NOON + minutes * MINUTE, *(Decimal(price) for price in prices), Decimal(volume))],
+    )
+
+
+def test_recent_bars_are_the_newest_finished_ones_of_a_length(aapl: Instrument) -> None:
+    other = Instrument.objects.create(symbol="MSFT")
+    for minute in range(4):
+        stored(aapl, minute, 10, 20, 9, 10 + minute)
+    stored(aapl, 0, 20, 20, 20, 20, seconds=300)
+    stored(other, 2, 30, 30, 30, 30)
+
+    def closes(until: datetime, limit: int) -> list[Decimal]:
+        return [bar.close for bar in recent_bars(instrument_id=aapl.pk, seconds=60, until=until, limit=limit)]
+
+    assert closes(NOON + 4 * MINUTE, 10) == [10, 11, 12, 13]
+    assert closes(NOON + 4 * MINUTE, 2) == [12, 13]
+    assert closes(NOON + 4 * MINUTE - timedelta(microseconds=1), 2) == [11, 12]
+    assert closes(NOON, 10) == []
+
+
+def test_minutes_make_up_longer_bars(aapl: Instrument) -> None:
+    stored(aapl, 2, 50, 50, 50, 50)  # in the oldest bar, which may have begun before
+    stored(aapl, 5, 10, 12, 10, 11, volume=3)
+    stored(aapl, 7, 11, 15, 8, "9.50", volume=4)  # a minute between them without a trade
+    stored(aapl, 10, 20, 21, 19, 20)
+    stored(aapl, 14, 20, 25, 20, 24)
+    stored(aapl, 15, 30, 30, 30, 30)  # in a bar that is not finished
+
+    bars = bars_of_minutes(instrument_id=aapl.pk, seconds=300, until=NOON + 16 * MINUTE, limit=10)
+
+    assert bars == [
+        Candle(NOON + 5 * MINUTE, *(Decimal(price) for price in ("10", "15", "8", "9.5", "7"))),
+        Candle(NOON + 10 * MINUTE, *(Decimal(price) for price in ("20", "25", "19", "24", "2"))),
+    ]
+    assert bars_of_minutes(instrument_id=aapl.pk, seconds=300, until=NOON + 16 * MINUTE, limit=1) == bars[1:]
+
+
+@pytest.mark.parametrize(
+    ("_case", "until", "count"),
+    [
+        ("the bar ends now", NOON + 15 * MINUTE, 2),
+        ("a moment before its end", NOON + 15 * MINUTE - timedelta(microseconds=1), 1),
+        ("nothing is finished", NOON, 0),
+    ],
+)
+def test_only_finished_bars_are_made_up(aapl: Instrument, _case: str, until: datetime, count: int) -> None:
+    for minute in (2, 5, 10, 14):
+        stored(aapl, minute, 10, 10, 10, 10)
+    assert len(bars_of_minutes(instrument_id=aapl.pk, seconds=300, until=until, limit=10)) == count
+
+
+def test_days_of_minutes_begin_at_midnight_in_utc(aapl: Instrument) -> None:
+    day = 1440
+    for minutes in (0, day, day + 719, day + 720, 2 * day + 720):  # 23:59 and midnight among them
+        stored(aapl, minutes, 10, 10, 10, 10)
+    bars = bars_of_minutes(instrument_id=aapl.pk, seconds=86_400, until=NOON + 4 * day * MINUTE, limit=10)
+    assert [bar.start for bar in bars] == [datetime(2026, 3, day, tzinfo=UTC) for day in (3, 4, 5)]

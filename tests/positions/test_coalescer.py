@@ -83,6 +83,16 @@ def test_no_tick_is_lost_between_threads() -> None:
             [tick(5, bid=4, ask=6), tick(5, bid=3, ask=6), tick(5, bid=4, ask=9), tick(5)],
         ),
         (
+            "extremes of the mid, which may be neither side's",
+            [tick(5, bid=4, ask=8), tick(5, bid=1, ask=9), tick(5, bid=3, ask=6), tick(5, bid=4, ask="5.5"), tick(5)],
+            [tick(5, bid=4, ask=8), tick(5, bid=1, ask=9), tick(5, bid=3, ask=6), tick(5, bid=4, ask="5.5"), tick(5)],
+        ),
+        (
+            "a side that is no number has no mid",
+            [tick(5, bid=4, ask=6), tick(5, bid="Infinity", ask=6), tick(5, bid=4, ask=6)],
+            [tick(5, bid=4, ask=6), tick(5, bid=4, ask=6)],
+        ),
+        (
             "no number is no extreme",
             [tick(5), tick("NaN"), tick("Infinity"), tick(6), tick(5), tick(4)],
             [tick(5), tick(6), tick(4)],

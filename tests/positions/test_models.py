@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -10,20 +10,22 @@ import pytest
 from django.apps import apps
 from django.db import DataError, IntegrityError, models, transaction
 
-from positions.models import Account, Bar, Instrument, Position, Quote, RefusedPrice
+from positions.models import Account, Bar, Instrument, LossWatch, Position, Quote, RefusedPrice, Session
 
 NOW = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)
 ACCOUNT: dict[str, Any] = {"name": "a", "broker": "paper", "created_at": NOW, "updated_at": NOW}
 POSITION: dict[str, Any] = {"side": 1, "quantity": 10, "entry_cost": 1000, "opened_at": NOW}
 QUOTE: dict[str, Any] = {
     **dict.fromkeys(("bid", "bid_low", "bid_high"), 99),
-    **dict.fromkeys(("last", "last_low", "last_high"), 100),
+    **dict.fromkeys(("last", "last_low", "last_high", "mid_low", "mid_high"), 100),
     **dict.fromkeys(("ask", "ask_low", "ask_high"), 101),
     "source": "test",
     "source_at": NOW,
     "received_at": NOW,
 }
 BAR: dict[str, Any] = {"start": NOW, "seconds": 60, "open": 100, "high": 110, "low": 90, "close": 105}
+SESSION: dict[str, Any] = {"calendar": "XNYS", "opens_at": NOW, "closes_at": NOW + timedelta(hours=6)}
+WATCH: dict[str, Any] = {"since": NOW, "pnl": 0, "noted_at": NOW, "day": NOW.date(), "day_start_pnl": 0}
 REFUSED: dict[str, Any] = {"symbol": "AAPL", "reason": "stale", "count": 1, "last_seen_at": NOW}
 ZERO_BOOK = dict.fromkeys(("bid", "ask", "last", "bid_low", "ask_low", "last_low"), 0)
 
@@ -39,6 +41,8 @@ def stored(db: None) -> dict[str, models.Model]:
         "position": Position.objects.create(account=account, instrument=instrument, **POSITION),
         "quote": Quote.objects.create(instrument=instrument, **QUOTE),
         "bar": Bar.objects.create(instrument=instrument, **BAR),
+        "session": Session.objects.create(**SESSION),
+        "losswatch": LossWatch.objects.create(account=account, **WATCH),
         "refusedprice": RefusedPrice.objects.create(**REFUSED),
     }
 
@@ -46,11 +50,21 @@ def stored(db: None) -> dict[str, models.Model]:
 BREACHES: list[tuple[str, str, dict[str, Any]]] = [
     ("account_trading_state_is_known", "account", {"trading_state": "sleepy"}),
     ("account_notional_limit_is_positive", "account", {"max_order_notional": 0}),
+    ("account_loss_limits_are_positive", "account", {"max_daily_loss": 0}),
+    ("account_loss_limits_are_positive", "account", {"max_drawdown": -1}),
+    ("account_loss_action_is_known", "account", {"loss_action": "panic"}),
+    ("losswatch_breach_is_whole", "losswatch", {"hit_at": NOW}),
+    ("losswatch_breach_is_whole", "losswatch", {"reason": "daily_loss"}),
+    ("losswatch_day_has_its_start", "losswatch", {"day_start_pnl": None}),
+    ("losswatch_day_has_its_start", "losswatch", {"day": None}),
     ("instrument_steps_are_positive", "instrument", {"tick": 0}),
     ("instrument_steps_are_positive", "instrument", {"lot": 0}),
     ("instrument_steps_are_positive", "instrument", {"dust": Decimal("-0.1")}),
     ("instrument_steps_are_positive", "instrument", {"min_notional": -1}),
     ("instrument_steps_are_positive", "instrument", {"collar_pct": 0}),
+    ("instrument_ages_and_spread_are_positive", "instrument", {"max_age_seconds": 0}),
+    ("instrument_ages_and_spread_are_positive", "instrument", {"max_spread_pct": 0}),
+    ("instrument_confirms_before_it_ages", "instrument", {"confirm_seconds": 60}),
     ("instrument_symbol_is_not_empty", "instrument", {"symbol": ""}),
     ("position_side_is_long_or_short", "position", {"side": 0}),
     ("position_status_is_known", "position", {"status": "lost"}),
@@ -72,6 +86,9 @@ BREACHES: list[tuple[str, str, dict[str, Any]]] = [
     ("quote_extremes_hold_the_price", "quote", {"ask_high": Decimal("100.99")}),
     ("quote_extremes_hold_the_price", "quote", {"last_low": Decimal("100.01")}),
     ("quote_extremes_hold_the_price", "quote", {"last_high": Decimal("99.99")}),
+    ("quote_extremes_hold_the_price", "quote", {"mid_low": Decimal("100.01")}),
+    ("quote_suspect_is_whole", "quote", {"suspect": 50}),
+    ("session_ends_after_it_begins", "session", {"closes_at": NOW}),
     ("bar_extremes_hold_open_and_close", "bar", {"high": 104}),
     ("bar_extremes_hold_open_and_close", "bar", {"open": 111}),
     ("bar_extremes_hold_open_and_close", "bar", {"low": 101}),
@@ -102,6 +119,7 @@ def test_the_database_refuses(
         ("account_name", Account, ACCOUNT),
         ("instrument_symbol", Instrument, {"symbol": "AAPL"}),
         ("bar_is_unique", Bar, BAR),
+        ("session_is_unique", Session, SESSION),
         ("refused_price_is_counted_once", RefusedPrice, REFUSED),
     ],
 )
@@ -124,7 +142,9 @@ def test_every_constraint_of_the_room_is_shown_to_refuse() -> None:
         for constraint in model._meta.constraints
     }
 
-    assert declared == {name for name, *_ in BREACHES} | {"bar_is_unique", "refused_price_is_counted_once"}
+    assert declared == {name for name, *_ in BREACHES} | {
+        "bar_is_unique", "refused_price_is_counted_once", "session_is_unique",
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", ["account", "instrument"])

@@ -99,6 +99,13 @@ def test_extremes_widen_until_a_scan_has_seen_them(aapl: Instrument) -> None:
     }  # fmt: skip
     assert (quote.seq, quote.from_seq, quote.dirty) == (3, 2, True)
 
+    write(tick("104", "106", "105"))
+    write(tick("100", "102", "101"))
+    quote.refresh_from_db()
+    assert extremes(quote) == {
+        "bid": (98, 104), "ask": (99, 106), "last": (Decimal("98.5"), 105), "mid": (Decimal("98.5"), 105),
+    }  # fmt: skip
+
 
 @pytest.mark.parametrize(
     ("_case", "bad", "reason"),

@@ -7,10 +7,12 @@ from typing import Any
 
 from django.conf import settings
 from django.contrib.auth import get_user_model
-from django.core.management.base import BaseCommand
+from django.core.management import call_command
+from django.core.management.base import BaseCommand, CommandError
 
 from exitmgr.roles import write_roles
 from positions.models import Account, Instrument
+from positions.sessions import ENOUGH, calendars_in_use, calendars_short_of
 from positions.values import AssetClass
 
 #: Symbols the bundled market data knows.
@@ -30,6 +32,16 @@ class Command(BaseCommand):
         self._paper_account(now)
         for symbol in SYMBOLS:
             Instrument.objects.get_or_create(symbol=symbol, defaults={"asset_class": AssetClass.EQUITY})
+        self._sessions(now)
+
+    def _sessions(self, now: datetime) -> None:
+        """Fill the table of trading sessions where it runs short; a calendar that cannot be filled stops nothing."""
+        wanting = calendars_short_of(now + ENOUGH, calendars=calendars_in_use())
+        if wanting:
+            try:
+                call_command("sessions", *wanting, stdout=self.stdout)
+            except CommandError as error:
+                self.stderr.write(str(error))
 
     def _administrator(self) -> None:
         users = get_user_model().objects

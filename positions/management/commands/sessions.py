@@ -8,7 +8,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
-from positions.calendars import UnknownCalendar, require_calendar
+from positions.calendars import UnknownCalendar
 from positions.sessions import AHEAD, BEHIND, calendars_in_use, fill_sessions
 from positions.trading_days import CalendarUnavailable
 
@@ -33,17 +33,16 @@ class Command(BaseCommand):
         ahead, behind = timedelta(days=options["ahead_days"]), timedelta(days=options["past_days"])
         if ahead.days < 1 or behind.days < 0:
             raise CommandError("--ahead-days must be 1 or more and --past-days 0 or more", returncode=2)
-        try:
-            names = [require_calendar(name) for name in options["calendars"]] or sorted(calendars_in_use())
-        except UnknownCalendar as error:
-            raise CommandError(str(error), returncode=2) from None
-        failed = []
-        for name in names:
+        failed, code = [], 1
+        for name in options["calendars"] or sorted(calendars_in_use()):
             try:
                 until = fill_sessions(name, now=datetime.now(UTC), ahead=ahead, behind=behind)
-            except (CalendarUnavailable, UnknownCalendar) as error:
+            except CalendarUnavailable as error:
                 failed.append(str(error))
+            except UnknownCalendar as error:
+                failed.append(str(error))
+                code = 2
             else:
                 self.stdout.write(f"{name}: sessions are known until {until:%Y-%m-%d %H:%M} UTC")
         if failed:
-            raise CommandError("; ".join(failed))
+            raise CommandError("; ".join(failed), returncode=code)

@@ -39,6 +39,15 @@ def series_of(bars, *, symbol="AAPL"):
     )  # fmt: skip
 
 
+def refined(rng: random.Random, bars):
+    """Return bars whose prices differ in digits a float does not hold."""
+    fine = []
+    for start, opened, high, low, closed in bars:
+        more = [D(rng.randint(0, 9)) * D("1e-16") for _ in range(2)]
+        fine.append((start, opened, high + more[0], low - more[1], closed))
+    return fine
+
+
 def holding_of(position):
     """Return a position given as JSON."""
     return Holding(
@@ -68,7 +77,11 @@ def random_plan(rng: random.Random, side: int, *, timers: bool = True):
     plan = {}
     if rng.random() < 0.7:
         plan["stop_loss"] = rng.choice(
-            [{"pct": rng.choice(("0.5", "1", "2"))}, {"price": str(100 - side * rng.choice((1, 2)))}, {"distance": "1.5"}]
+            [
+                {"pct": rng.choice(("0.5", "1", "2"))},
+                {"price": str(100 - side * rng.choice((1, 2)))},
+                {"distance": "1.5"},
+            ]
         )
     rungs = [
         {"pct": rng.choice(("0.4", "0.5", "1", "2", "3"))},
@@ -79,7 +92,8 @@ def random_plan(rng: random.Random, side: int, *, timers: bool = True):
     count = rng.choice((0, 1, 1, 2, 3))
     if count:
         plan["take_profits"] = [
-            rng.choice(rungs) | ({"fraction_pct": rng.choice(("25", "50", "33.3", "100"))} if rng.random() < 0.7 else {})
+            rng.choice(rungs)
+            | ({"fraction_pct": rng.choice(("25", "50", "33.3", "100"))} if rng.random() < 0.7 else {})
             for _ in range(count)
         ]
     if rng.random() < 0.5:
@@ -90,16 +104,17 @@ def random_plan(rng: random.Random, side: int, *, timers: bool = True):
         ]
         plan["trailing"] = trails[0] if len(trails) == 1 and rng.random() < 0.5 else trails
     if rng.random() < 0.4:
-        offset = {"offset_pct": rng.choice(("0.1", "0.4"))} if rng.random() < 0.5 else {}
-        starts = [{"at_profit_pct": rng.choice(("0.5", "1"))}]
-        starts += [{"after_rung": rng.randint(1, count)}] if count else []
-        plan["break_even"] = rng.choice(starts) | offset
+        plan["break_even"] = {"at_profit_pct": rng.choice(("0.5", "1"))}
+        if count and rng.random() < 0.5:
+            plan["break_even"] = {"after_rung": rng.randint(1, count)}
+        if rng.random() < 0.5:
+            plan["break_even"]["offset_pct"] = "0.4" if "at_profit_pct" in plan["break_even"] else "0.05"
     if timers:
         if rng.random() < 0.3:
             plan["time_limit_seconds"] = rng.choice((30, 300, 600, 1200))
         if rng.random() < 0.3:
             plan["stagnation"] = {"seconds": rng.choice((120, 300, 600)), "move_pct": rng.choice(("0.5", "1"))}
-        if rng.random() < 0.1:
+        if rng.random() < 0.2:
             plan["session_close"] = {"minutes_before": rng.choice((0, 10))}
     return plan
 

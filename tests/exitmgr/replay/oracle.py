@@ -87,7 +87,9 @@ class Oracle:
                 continue
             if "schedule" in rung:
                 reached = [
-                    step for step in rung["schedule"] if self.opened_at + timedelta(seconds=step["after_seconds"]) <= now
+                    step
+                    for step in rung["schedule"]
+                    if self.opened_at + timedelta(seconds=step["after_seconds"]) <= now
                 ]
                 if reached:
                     yield number, rung, self._profit(reached[-1]["pct"])

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from exitmgr.replay.engine import Ready, Settings, replay
 from exitmgr.rules.compile import Entry, compile_plan
-from tests.exitmgr.replay.cases import START, holding_of, random_bars, random_position, series_of
+from tests.exitmgr.replay.cases import START, holding_of, random_bars, random_position, refined, series_of
 from tests.exitmgr.replay.oracle import Leaving, Oracle
 
 CLOSES_AT = START + timedelta(minutes=30)
@@ -51,10 +51,21 @@ def test_ten_thousand_random_paths_end_as_the_second_evaluation_says(block):
     }  # fmt: skip
 
 
-@given(st.randoms(use_true_random=False), st.booleans())
-@settings(max_examples=200, deadline=None)
-def test_walking_every_bar_and_leaping_over_most_end_the_same(rng, adverse_first):
-    position, bars = random_position(rng), random_bars(rng, 60, step=30)
+@given(st.randoms(use_true_random=False), st.booleans(), st.booleans())
+@settings(max_examples=150, deadline=None)
+def test_walking_every_bar_and_leaping_over_most_end_the_same(rng, adverse_first, fine):
+    position, bars = random_position(rng), random_bars(rng, 60, step=rng.choice((5, 30)))
+    bars = refined(rng, bars) if fine else bars
     leaping = exits_of(position, bars, adverse_first=adverse_first)
     assert leaping == exits_of(position, bars, adverse_first=adverse_first, leap=False)
     assert sum((leaving.quantity for leaving in leaping[0]), Decimal(0)) + leaping[1] == Decimal(position["qty"])
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_leaping_over_thousands_of_quiet_bars_passes_nothing_over(seed):
+    rng = random.Random(seed)
+    position, bars = random_position(rng, timers=False), random_bars(rng, 3_000, step=1, base=100_000)
+    position["plan"].pop("time_limit_seconds", None)
+    scaled = [(start, *(price / 10 for price in prices)) for start, *prices in bars]
+    leaping = exits_of(position, scaled, adverse_first=seed % 2 == 0)
+    assert leaping == exits_of(position, scaled, adverse_first=seed % 2 == 0, leap=False)

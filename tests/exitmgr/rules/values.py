@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -40,16 +39,9 @@ def by_slot(plan: Any, side: Side = LONG, price: Any = 100, **fields: Any) -> di
     return slots
 
 
-@dataclass(frozen=True)
-class Prices:
-    """A price with the extremes since the last look; without them the price did not move."""
-
-    price: Any
-    low: Any = None
-    high: Any = None
-
-
 def seen(price: Any, *, low: Any = None, high: Any = None, from_seq: int = 10, seq: int = 20) -> Snapshot:
     """Return a snapshot whose every price is the same, with the extremes since `from_seq`."""
     of = Range(D(price), D(price if low is None else low), D(price if high is None else high))
-    return Snapshot(symbol="AAPL", bid=of, ask=of, last=of, seq=seq, from_seq=from_seq, source_at=AT, received_at=AT)
+    return Snapshot(
+        symbol="AAPL", bid=of, ask=of, last=of, mid=of, seq=seq, from_seq=from_seq, source_at=AT, received_at=AT
+    )
