@@ -16,7 +16,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from alerts.api import EventSerializer
-from exitmgr.bracket_payloads import BracketSerializer
+from exitmgr.bracket_payloads import BracketSerializer, EnteredOrderSerializer
 from exitmgr.entries import enter, register_position
 from exitmgr.exits import request_exit, retry_exit
 from exitmgr.models import Bracket
@@ -134,8 +134,8 @@ def _leave(request: Request, *, position_id: int, reason: ExitReason, note: str 
     return _created(order)
 
 
-def _created(order: Order) -> Response:
-    return Response(OrderDetailSerializer(order).data, status=201, headers={"Location": f"/api/v1/orders/{order.pk}"})
+def _created(order: Order, *, shown_by: type[OrderDetailSerializer] = OrderDetailSerializer) -> Response:
+    return Response(shown_by(order).data, status=201, headers={"Location": f"/api/v1/orders/{order.pk}"})
 
 
 class OrderDoors(OrderViews):
@@ -145,7 +145,7 @@ class OrderDoors(OrderViews):
 
     @extend_schema(
         request=EntrySerializer,
-        responses={201: OrderDetailSerializer},
+        responses={201: EnteredOrderSerializer},
         parameters=[
             OpenApiParameter(
                 "Idempotency-Key",
@@ -169,7 +169,8 @@ class OrderDoors(OrderViews):
         """Enter a position; its plan is armed when the entry fills. Without a plan it gets the default one."""
         form = EntrySerializer(data=request.data, context={"idempotency_key": request.headers.get("Idempotency-Key")})
         form.is_valid(raise_exception=True)
-        return _created(enter(**form.validated_data, now=datetime.now(UTC), actor=actor_of(request)))
+        order = enter(**form.validated_data, now=datetime.now(UTC), actor=actor_of(request))
+        return _created(order, shown_by=EnteredOrderSerializer)
 
     @extend_schema(
         request=NoteSerializer,

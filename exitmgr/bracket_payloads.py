@@ -10,6 +10,7 @@ from rest_framework import serializers
 
 from exitmgr.models import Bracket, Trigger
 from exitmgr.queries import best_of, level_now
+from orders.api import OrderDetailSerializer
 from positions.wire import Number, Row, spell
 
 
@@ -84,4 +85,26 @@ class BracketSerializer(BracketBriefSerializer):
             *BracketBriefSerializer.Meta.fields, "position", "entry_order", "plan", "entry_price", "ratio", "atr",
             "notes", "error", "created_at", "armed_at", "changed_at", "ended_at", "triggers",
         )  # fmt: skip
+        read_only_fields: tuple[str, ...] = fields
+
+
+class PendingPlanSerializer(Row):
+    """The plan of an entry that is not filled yet."""
+
+    plan = serializers.DictField(read_only=True)
+    notes = NotesField()
+
+    class Meta:
+        model = Bracket
+        fields: tuple[str, ...] = ("id", "status", "plan", "notes")
+        read_only_fields: tuple[str, ...] = fields
+
+
+class EnteredOrderSerializer(OrderDetailSerializer):
+    """An entry and the plan that its fill will arm."""
+
+    bracket = PendingPlanSerializer(read_only=True)
+
+    class Meta(OrderDetailSerializer.Meta):
+        fields: tuple[str, ...] = (*OrderDetailSerializer.Meta.fields, "bracket")
         read_only_fields: tuple[str, ...] = fields

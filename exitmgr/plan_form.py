@@ -92,14 +92,14 @@ class PlanForm(forms.Form):
             self.add_error(field, text if field != "document" else f"{path}: {text}")
 
     def _add_trail(self, before: Plan) -> None:
-        trail = before.trailing[0] if before.trailing else None
-        fixed = len(before.trailing) > 1 or (trail is not None and trail.atr is not None)
+        fixed = len(before.trailing) > 1 or any(trail.atr is not None for trail in before.trailing)
         why = f"There are several trails, or one by ATR. {_AS_JSON}" if fixed else "Both empty: no trail."
-        trail = None if fixed else trail
-        self.fields["trail_pct"] = _number("Trail, percent", trail and trail.pct, help_text=why, disabled=fixed)
-        self.fields["trail_distance"] = _number("Trail, distance", trail and trail.distance, disabled=fixed)
+        shown = [(trail.pct, trail.distance, trail.activation_pct) for trail in before.trailing if not fixed]
+        pct, distance, activation_pct = shown[0] if shown else (None, None, None)
+        self.fields["trail_pct"] = _number("Trail, percent", pct, help_text=why, disabled=fixed)
+        self.fields["trail_distance"] = _number("Trail, distance", distance, disabled=fixed)
         self.fields["trail_activation_pct"] = _number(
-            "Trail starts at a profit of", trail and trail.activation_pct, disabled=fixed,
+            "Trail starts at a profit of", activation_pct, disabled=fixed,
             help_text="Percent of the entry price; at once when empty.",
         )  # fmt: skip
 
@@ -107,11 +107,10 @@ class PlanForm(forms.Form):
         rule = before.break_even
         fixed = rule is not None and rule.at_profit_pct is None
         why = f"It is set after a rung. {_AS_JSON}" if fixed else "Percent of the entry price. Empty: none."
-        self.fields["break_even_pct"] = _number(
-            "Break-even at a profit of", rule and rule.at_profit_pct, help_text=why, disabled=fixed
-        )
+        start, offset = (rule.at_profit_pct, rule.offset_pct) if rule is not None else (None, None)
+        self.fields["break_even_pct"] = _number("Break-even at a profit of", start, help_text=why, disabled=fixed)
         self.fields["break_even_offset_pct"] = _number(
-            "Break-even offset", rule and rule.offset_pct, disabled=fixed, help_text="Percent beyond the entry price."
+            "Break-even offset", offset, disabled=fixed, help_text="Percent beyond the entry price."
         )
 
     def _document(self, text: str) -> Any:

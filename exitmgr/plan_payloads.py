@@ -75,7 +75,7 @@ class PlanStateSerializer(BracketSerializer):
 
     bracket = serializers.IntegerField(source="pk", read_only=True)
     stop_now = serializers.SerializerMethodField()
-    triggers = serializers.SerializerMethodField()
+    triggers = serializers.SerializerMethodField()  # type: ignore[assignment]  # by slot here, not as a list
 
     class Meta(BracketSerializer.Meta):
         fields: tuple[str, ...] = (

@@ -169,7 +169,7 @@ def join_cohorts(triggers: Mapping[int, Decimal], *, seq: int) -> None:
     if not triggers:
         return
     rows = Trigger.objects.filter(pk__in=triggers).order_by("pk")
-    groups: Mapping[tuple[object, ...], list[Trigger]] = defaultdict(list)
+    groups: Mapping[tuple[int, str, str, TrailUnit, Decimal], list[Trigger]] = defaultdict(list)
     for row in rows:
         unit = TrailUnit.PERCENT if row.offset_pct is not None else TrailUnit.PRICE
         groups[row.instrument_id, row.basis, row.direction, unit, triggers[row.pk]].append(row)

@@ -119,9 +119,7 @@ class ExitManager(Section):
     retry_attempts: Attempts = _key(
         3, "Refusals by the broker before an order is given up and a person is called.", unit="tries"
     )
-    retry_delay_seconds: Pause = _key(
-        5, "Wait before the second try; it doubles with each one.", unit="seconds"
-    )
+    retry_delay_seconds: Pause = _key(5, "Wait before the second try; it doubles with each one.", unit="seconds")
     max_slippage_bps: BasisPoints = _key(150, "Largest slippage an exit asks for.", unit="basis points")
     retry_slippage_bps: BasisPoints = _key(200, "The same for an exit that a person sends again.", unit="basis points")
     resubmit_delay_seconds: Pause = _key(

@@ -18,7 +18,15 @@ _NAMES: Final[Mapping[str, tuple[re.Pattern[str], str]]] = {
     "symbols": (_SYMBOL, "must be a symbol: capital letters, digits and any of . / _ -"),
 }
 #: Values of an account and of a symbol that have to fit each other are all in these places.
-_FITTING: Final = ("trade_exit.risk_reward", "trade_exit.break_even", "exit_manager")
+_FITTING: Final = (
+    "trade_exit.risk_reward.min_ratio",
+    "trade_exit.risk_reward.max_ratio",
+    "trade_exit.break_even",
+    "exit_manager.profit_taking.enabled",
+    "exit_manager.max_slippage_bps",
+    "exit_manager.retry_slippage_bps",
+    "exit_manager.prices",
+)
 
 
 def problems_of(document: Any) -> dict[str, str]:
@@ -129,7 +137,7 @@ def _sensitive(sources: Sources, kind: str, names: Sequence[str]) -> Iterator[st
 def _says_something_at(place: str, partial: Any) -> bool:
     for part in place.split("."):
         partial = partial.get(part) if isinstance(partial, Mapping) else None
-    return bool(partial)
+    return partial is not None
 
 
 def _prefixed(prefix: str, problems: Mapping[str, str]) -> dict[str, str]:

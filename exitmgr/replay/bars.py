@@ -90,9 +90,16 @@ class Series:
         known = self._candles
         for index in range(first, end):
             if index not in known:
-                row, bar = int(self.rows[index]), self.bar(index)
+                row = int(self.rows[index])
                 volume = self._price("volume", row) if "volume" in self.columns else Decimal(0)
-                known[index] = Candle(bar.start, bar.open, bar.high, bar.low, bar.close, volume)
+                known[index] = Candle(
+                    moment(int(self.starts[index])),
+                    self._price("open", row),
+                    self._price("high", row),
+                    self._price("low", row),
+                    self._price("close", row),
+                    volume,
+                )
         return [known[index] for index in range(first, end)]
 
     @cached_property

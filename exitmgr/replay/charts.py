@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import timedelta
 from decimal import Decimal
+from html import escape
 from typing import Any, Final
 
 from exitmgr.replay.bars import Series, moment, spell_moment
@@ -15,6 +17,7 @@ from exitmgr.replay.results import Outcome, spell
 MOST_CANDLES: Final = 400
 _BEFORE: Final = 10  #: candles shown before the entry
 _AFTER: Final = 5
+_LONGEST_GAP: Final = timedelta(days=5)  #: of a market that is closed; more is a hole in the data
 _COLOURS: Final = {"stop": "#c0392b", "trail": "#d35400", "even": "#8e44ad", "target": "#1e8449"}
 
 
@@ -40,8 +43,8 @@ def figure_of(one: Ready, outcome: Outcome, *, settings: Settings) -> dict[str, 
     width = max(1, -(-(outcome.end - outcome.first) // MOST_CANDLES))  # bars in a candle, rounded up
     first, end = outcome.first, outcome.end
     held = _spans(first, end, width)
-    before = _spans(max(first % width, first - _BEFORE * width), first, width)
-    after = _spans(end, min(len(series), end + _AFTER * width), width)
+    before = _spans(max(first % width, first - _BEFORE * width, _near(series, first, -1, width)), first, width)
+    after = _spans(end, min(len(series), end + _AFTER * width, _near(series, end - 1, 1, width)), width)
     data = [_candles(series, [*before, *held, *after])]
     if held:
         data += _exit_lines(one, settings, [first, *(span.stop for span in held)])
@@ -51,7 +54,7 @@ def figure_of(one: Ready, outcome: Outcome, *, settings: Settings) -> dict[str, 
     return {
         "data": data,
         "layout": {
-            "title": {"text": f"{holding.id}: {holding.side.word} {spell(holding.quantity)} {holding.symbol}"},
+            "title": {"text": escape(f"{holding.id}: {holding.side.word} {spell(holding.quantity)} {holding.symbol}")},
             "xaxis": {"rangeslider": {"visible": False}, "type": "date"},
             "yaxis": {"title": {"text": "price"}},
             "legend": {"orientation": "h"},
@@ -59,6 +62,13 @@ def figure_of(one: Ready, outcome: Outcome, *, settings: Settings) -> dict[str, 
             "template": {"layout": {"font": {"family": "sans-serif"}}},
         },
     }
+
+
+def _near(series: Series, index: int, way: int, width: int) -> int:
+    """Return the index up to which bars before or after a bar are near enough in time to be shown with it."""
+    here = moment(int(series.starts[min(max(index, 0), len(series) - 1)]))
+    reach = max(_LONGEST_GAP, timedelta(seconds=2 * _BEFORE * width * (series.bar_seconds or 0)))
+    return series.first_at(here + way * reach)
 
 
 def _spans(first: int, end: int, width: int) -> list[slice]:
@@ -84,11 +94,12 @@ def _exit_lines(one: Ready, settings: Settings, ends: Sequence[int]) -> list[dic
     return [
         {
             "type": "scatter",
-            "mode": "lines",
+            "mode": "lines+markers",  # a line of one point would not be seen
             "name": slot,
             "x": times,
             "y": [_float(levels.get(slot)) for levels in traced],
             "line": {"shape": "hv", "width": 1.5, "color": _colour(slot)},
+            "marker": {"size": 3},
             "connectgaps": False,
         }
         for slot in sorted({slot for levels in traced for slot in levels})

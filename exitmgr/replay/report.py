@@ -99,7 +99,7 @@ def _reasons(scenarios: Sequence[Scenario]) -> str:
 def _differences(scenarios: Sequence[Scenario]) -> str:
     found = sorted(differences(scenarios), key=lambda difference: -difference.spread)
     names = [scenario.name for scenario in scenarios]
-    rows = [(one.position, *(one.pnl[name] for name in names), one.spread) for one in found[:_ROWS_SHOWN]]
+    rows = [(str(one.position), *(one.pnl[name] for name in names), one.spread) for one in found[:_ROWS_SHOWN]]
     return _table(("position", *names, "apart by"), rows) + _cut(len(found))
 
 
@@ -107,7 +107,11 @@ def _exits(scenario: Scenario) -> str:
     rows = [line for outcome in scenario.outcomes for line in exits_as_json(outcome)]
     keys = ("position", "reason", "ts", "trigger_price", "exit_price", "qty")
     shown = [
-        (*(line[key] for key in keys), Decimal(line["realized_pnl"]), Decimal(line["realized_pct"]))
+        (
+            *("" if line[key] is None else str(line[key]) for key in keys),
+            Decimal(line["realized_pnl"]),
+            Decimal(line["realized_pct"]),
+        )
         for line in rows[:_ROWS_SHOWN]
     ]
     return _table(("position", "reason", "ts", "level", "exit", "qty", "P&L", "%"), shown) + _cut(len(rows))
@@ -129,7 +133,11 @@ def _cell(value: object) -> str:
         return f'<td class="number{kind}">{rounded(value, to=_CENT):,}</td>'
     if isinstance(value, int) and not isinstance(value, bool):
         return f'<td class="number">{value:,}</td>'
-    return f"<td>{escape('' if value is None else str(value))}</td>"
+    return f"<td>{escape(_text(value))}</td>"
+
+
+def _text(value: object) -> str:
+    return "" if value is None else str(value)
 
 
 def _or_dash(number: Decimal | None) -> str:

@@ -101,6 +101,15 @@ def test_notes_are_in_every_answer(trader: APIClient, hold: Hold, account: Any, 
     assert trader.get(f"/api/v1/brackets/{made.json()['bracket']['id']}").json()["notes"] == [note]
 
 
+def test_an_entry_answers_with_the_plan_its_fill_will_arm(trader: APIClient, account: Any, instrument: Any) -> None:
+    body = {"account": "paper", "symbol": "AAPL", "side": "long", "quantity": "10", "plan": {"stop_loss": {"pct": "2"}}}
+    shown = trader.post("/api/v1/orders", body, format="json").json()
+    bracket = Bracket.objects.get()
+    assert shown["bracket"] == {
+        "id": bracket.pk, "status": "pending", "plan": {"stop_loss": {"pct": "2"}}, "notes": [],
+    }  # fmt: skip
+
+
 def test_a_preview_says_what_would_change_and_changes_nothing(trader: APIClient, hold: Hold) -> None:
     position = hold(plan=PLAN)
     before = written()
@@ -231,7 +240,7 @@ def test_a_closed_position_keeps_its_plan(method: str, query: str, trader: APICl
 
 @pytest.mark.parametrize("method", ["get", "put", "patch"])
 def test_there_is_no_plan_of_what_is_not_there(method: str, trader: APIClient) -> None:
-    body = None if method == "get" else {"plan": {}}
+    body: Any = None if method == "get" else {"plan": {}}
     problem = refused(ask(trader, method, 999999, body), 404)
     assert problem["detail"] == "there is no position 999999"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from decimal import Decimal
 from typing import Any
 
@@ -147,6 +148,29 @@ def test_refuses_what_does_not_fit_together(_case: str, document: Any, path: str
     with pytest.raises(InvalidPolicy) as caught:
         require_valid(document, file={}, environment={})
     assert caught.value.problems == {path: text}
+
+
+def test_a_target_switched_off_for_a_symbol_contradicts_what_an_account_does_after_it() -> None:
+    document = {
+        "accounts": {"paper": at("trade_exit.break_even.after_rung", 1)},
+        "symbols": {"AAPL": at("exit_manager.profit_taking.enabled", False)},
+    }
+    assert conflicts_in(Sources(file=document)) == {
+        "symbols.AAPL.trade_exit.break_even.after_rung": "needs exit_manager.profit_taking to be enabled, "
+        "as it comes after the target (with account paper)"
+    }
+
+
+def test_many_overrides_are_checked_in_no_time() -> None:
+    stop = at("exit_manager.stop_loss.threshold_pct", 2)
+    document = {
+        "accounts": {f"a{number}": stop for number in range(200)},
+        "symbols": {f"S{number}": stop for number in range(2_000)},
+    }
+    began = time.perf_counter()
+    assert problems_of(document) == {}
+    assert conflicts_in(Sources(file=document)) == {}
+    assert time.perf_counter() - began < 5
 
 
 def test_a_document_has_to_fit_the_file_below_it() -> None:

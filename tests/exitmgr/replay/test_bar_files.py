@@ -148,3 +148,17 @@ def test_parquet(_case, tmp_path, columns):
 )  # fmt: skip
 def test_parquet_that_does_not_fit_is_refused(_case, tmp_path, columns, why):
     assert refusal(parquet(tmp_path, **columns)) == f"bars.parquet{why}"
+
+
+def test_extremes_are_exact_where_floats_cannot_tell_prices_apart(tmp_path):
+    high, low = "101.1234567890123456", "99.1234567890123456"
+    path = write(
+        tmp_path,
+        f"2008-09-29T13:30:00Z,AAPL,100,{high}1,{low}2,100,1",
+        f"2008-09-29T13:31:00Z,AAPL,100,{high}3,{low}1,100,1",
+        f"2008-09-29T13:32:00Z,AAPL,100,{high}2,{low}3,100,1",
+    )
+    series = read_bars(path)["AAPL"]
+    assert len(set(series.highs)) == len(set(series.lows)) == 1
+    assert (series.highest(0, 3), series.lowest(0, 3)) == (D(f"{high}3"), D(f"{low}1"))
+    assert (series.highest(0, 1), series.lowest(2, 3)) == (D(f"{high}1"), D(f"{low}3"))

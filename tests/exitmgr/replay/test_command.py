@@ -210,28 +210,9 @@ def test_it_is_a_command_of_django_too(files, capsys):
     assert refusal.value.returncode == 2
 
 
-def test_real_days_of_the_crash(capsys, tmp_path):
-    plan = {
-        "stop_loss": {"pct": 5},
-        "take_profits": [{"pct": 4, "fraction_pct": 50}, {"pct": 10}],
-        "trailing": {"pct": 6},
-    }
-    position = {
-        "id": 1,
-        "symbol": "AAPL",
-        "side": "long",
-        "qty": 10,
-        "entry_price": "128.24",
-        "opened_at": "2008-09-29T13:30:00Z",
-        "plan": plan,
-    }
-    (tmp_path / "crash.json").write_text(json.dumps({"positions": [position]}))
-    rows = {
-        line.split(",")[0]: line for line in DAILY.read_text().splitlines() if "AAPL,119.62" in line or ",AAPL," in line
-    }
-    _, opened, _, low, _, _ = rows["2008-09-29T13:30:00Z"].split(",")[1:7]
-    code, out, _ = printed(capsys, "--plan", tmp_path / "crash.json", "--bars", DAILY, "--json")
-    (line,) = json_lines(out)
+def test_the_example_of_the_documentation_is_what_it_prints(capsys, tmp_path):
+    text = (ROOT / "docs/replay.md").read_text()
+    (tmp_path / "plan.json").write_text(re.search(r"```json\n(.*?)```", text, re.DOTALL)[1])
+    code, out, _ = printed(capsys, "--plan", tmp_path / "plan.json", "--bars", DAILY, "--json")
     assert code == 0
-    assert (line["reason"], line["ts"], float(low) < float(opened)) == ("stop_loss", "2008-09-29T13:30:00Z", True)
-    assert (line["trigger_price"], line["exit_price"]) == ("121.828", opened.rstrip("0").rstrip("."))
+    assert out == re.search(r"## What comes out\n\n```\n(.*?)```", text, re.DOTALL)[1]
