@@ -14,6 +14,10 @@ if __name__ == "__main__":
         from exitmgr.replay.command import main as replay
 
         sys.exit(replay(sys.argv[2:]))
+    if sys.argv[1:3] == ["policy", "check"]:  # a file can be checked before anything runs
+        from exitmgr.policy.check import main as check
+
+        sys.exit(check(sys.argv[3:]))
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
     try:
         execute_from_command_line(sys.argv)

@@ -11,6 +11,7 @@ from rest_framework.routers import SimpleRouter
 from alerts.api import AlertViews, EventViews
 from config import openapi  # noqa: F401 - registers how tokens are described
 from exitmgr.api import BracketViews, InstrumentDoors, OrderDoors, PositionViews
+from exitmgr.policy.api import PolicyViews
 from positions.api import AccountViews, BarViews, QuoteViews
 
 router = SimpleRouter(trailing_slash=False)
@@ -23,6 +24,7 @@ router.register("quotes", QuoteViews)
 router.register("bars", BarViews)
 router.register("alerts", AlertViews)
 router.register("events", EventViews)
+router.register("policies", PolicyViews)
 
 # what the API looks like is no secret; what is in it is
 _open = {"permission_classes": [AllowAny], "authentication_classes": []}

@@ -20,7 +20,7 @@ from exitmgr.exits import ExitIntent, leg_of, make_exits
 from exitmgr.models import Bracket, Trigger
 from exitmgr.policy.of_positions import policies_of
 from exitmgr.preemption import pre_empt
-from exitmgr.rules.types import Decision, OrderTerms, Urgency
+from exitmgr.rules.types import Act, Decision, OrderTerms, Urgency
 from exitmgr.states import BracketEvent, BracketStatus, TriggerStatus
 from orders.brokers.protocol import OrderType
 from orders.cancel import NotCancellable, request_cancel
@@ -152,7 +152,7 @@ def _follow_fired_stop(position: Position, *, now: datetime) -> None:
     """Send what became free after a full stop fired: what the entry filled since, or what another exit gave back."""
     stop = (
         Trigger.objects.filter(
-            position=position, status=TriggerStatus.FIRED, urgency__lte=Urgency.STOP, fraction_pct=HUNDRED
+            position=position, status=TriggerStatus.FIRED, act=Act.EXIT, urgency__lte=Urgency.STOP, fraction_pct=HUNDRED
         )
         .order_by("-fired_at")
         .first()

@@ -49,11 +49,13 @@ def write_triggers(
     position: Position,
     now: datetime,
     anew: Collection[str] = (),
+    keep: Collection[str] = (),
 ) -> None:
     """Make a bracket's live triggers what its plan compiled to.
 
     A stagnation that runs already keeps its clock unless its terms changed; a trail keeps its best price unless the
-    new one is better. The slots in `anew` are armed even if they have fired before.
+    new one is better. The slots in `anew` are armed even if they have fired before; what is live in those of `keep`
+    stays even if the plan came to nothing there.
     """
     known = {
         trigger.slot: trigger
@@ -76,7 +78,8 @@ def write_triggers(
             row.pk, row.status = existing.pk, TriggerStatus.WAITING if waits else TriggerStatus.ARMED
             if any(getattr(existing, term) != getattr(row, term) for term in _TERMS):
                 moved.append(row)
-    gone = [row for slot, row in known.items() if row.status in LIVE_TRIGGERS and slot not in {s.slot for s in specs}]
+    wanted = {*keep, *(spec.slot for spec in specs)}
+    gone = [row for slot, row in known.items() if row.status in LIVE_TRIGGERS and slot not in wanted]
     Trigger.objects.filter(pk__in=[row.pk for row in gone]).update(status=TriggerStatus.CANCELLED)
     Trigger.objects.bulk_create(fresh)
     write_back(moved, fields=[*_TERMS, "status", "armed_seq", "armed_at"])

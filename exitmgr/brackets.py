@@ -25,7 +25,7 @@ from exitmgr.states import BRACKET_MOVES, BracketEvent, BracketStatus, TriggerSt
 from orders.models import Order
 from positions.doorbells import ring
 from positions.fields import plain
-from positions.models import Position
+from positions.models import Account, Position
 
 _OPEN = (BracketStatus.PENDING, BracketStatus.ACTIVE, BracketStatus.ERROR)
 
@@ -76,14 +76,15 @@ def arm(bracket: Bracket, *, position: Position, now: datetime, held_before: boo
     compiled = compile_for(
         position, plan, now=now, overrides=bracket.overrides, moved_by_hand=by_hand, held_before=held_before
     )
-    notes = list(dict.fromkeys([*bracket.notes, *compiled.notes]))
+    notes = [*bracket.notes, *compiled.notes] if bracket.armed_at is None else list(compiled.notes)
     bracket.position = position
     bracket.status = next_bracket_status(BracketStatus(bracket.status), BracketEvent.ARMED)
     bracket.armed_at = bracket.armed_at or now
     note_compiled(bracket, compiled, entry_price=position.average_entry)
     bracket.notes = notes
     bracket.save()
-    write_triggers(bracket, compiled.triggers, position=position, now=now)
+    # a stop that protects is not taken away because more was filled, not even where fees leave no room for a new one
+    write_triggers(bracket, compiled.triggers, position=position, now=now, keep=("break_even",))
     _tell(
         bracket,
         "bracket_armed",
@@ -114,7 +115,9 @@ def compile_for(
 
     :raises InvalidPlan: the plan does not fit the position.
     """
-    policy = policy_for(account=position.account.name, symbol=position.instrument.symbol, now=now, overrides=overrides)
+    # the name alone: credentials need not be decrypted to compile a plan
+    account = Account.objects.values_list("name", flat=True).get(pk=position.account_id)
+    policy = policy_for(account=account, symbol=position.instrument.symbol, now=now, overrides=overrides)
     later = moved_by_hand or held_before
     entry = entry_of(position=position, plan=plan, now=now, closes_after=now if later else None, **range_terms(policy))
     return compile_plan(

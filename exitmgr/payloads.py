@@ -23,6 +23,8 @@ from positions.wire import Moment, Number, Strict, Word, shown, spell
 
 _LONGEST_NOTE = 500
 _LONGEST_KEY = 64
+_PLAN = "Left out: the one the configuration comes to."
+_SETTINGS = "Configuration of this position alone: parts of exit_manager, trade_exit, risk_reward, over those of its symbol."
 
 
 class PositionWithPlanSerializer(PositionSerializer):
@@ -142,7 +144,8 @@ class RegistrationSerializer(Strict):
     entry_price = Number(above=0)
     opened_at = Moment(required=False, help_text="With its offset; now when left out.")
     strategy = serializers.CharField(required=False, allow_blank=True, max_length=64)
-    plan = PlanField(required=False, allow_null=True)
+    plan = PlanField(required=False, allow_null=True, help_text=_PLAN)
+    settings = serializers.DictField(required=False, help_text=_SETTINGS)
 
 
 class EntrySerializer(Strict):
@@ -157,7 +160,8 @@ class EntrySerializer(Strict):
     request_id = serializers.CharField(
         required=False, max_length=_LONGEST_KEY, help_text="Names the request, as the Idempotency-Key header does."
     )
-    plan = PlanField(required=False, allow_null=True)
+    plan = PlanField(required=False, allow_null=True, help_text=_PLAN)
+    settings = serializers.DictField(required=False, help_text=_SETTINGS)
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         """Name the request: by the field, by the header, else by a new id.
@@ -198,6 +202,16 @@ class InstrumentChanges(Strict):
     min_notional = Number(at_least=0, required=False)
     dust = Number(at_least=0, required=False, help_text="A remainder below this counts as closed.")
     collar_pct = Number(above=0, required=False)
+    confirm_seconds = serializers.IntegerField(
+        min_value=1, max_value=86_400, required=False, allow_null=True,
+        help_text="A print outside the collar that stands so long is believed without a second one.",
+    )  # fmt: skip
+    max_age_seconds = serializers.IntegerField(
+        min_value=1, max_value=86_400, required=False, help_text="An older price decides nothing."
+    )
+    max_spread_pct = Number(
+        above=0, required=False, allow_null=True, help_text="A wider spread, in percent of the mid, is not believed."
+    )
     calendar = serializers.CharField(required=False, max_length=16, help_text="Exchange calendar; 24/7 never closes.")
     shortable = serializers.BooleanField(required=False)
     tradable = serializers.BooleanField(required=False)

@@ -10,6 +10,7 @@ from django.db import IntegrityError, transaction
 
 from alerts.events import Happening, write_events
 from exitmgr.entries import EntryRefused
+from exitmgr.policy.current import policy_for
 from positions.calendars import ALWAYS_OPEN, UnknownCalendar, require_calendar
 from positions.doorbells import ring
 from positions.models import Account, Instrument
@@ -19,11 +20,13 @@ _SECRET: Final = frozenset({"credentials"})
 
 
 def add_instrument(*, values: Mapping[str, Any], now: datetime, actor: str) -> Instrument:
-    """Make a symbol known.
+    """Make a symbol known; which of its prices are believed is as the configuration has it, unless told.
 
     :raises EntryRefused: it is known already, or there is no such exchange calendar.
     """
     _require_calendar(values)
+    prices = policy_for(account="", symbol=values["symbol"], now=now).exit_manager.prices
+    values = {**prices.model_dump(), **values}
     try:
         with transaction.atomic():
             instrument = Instrument.objects.create(**values)

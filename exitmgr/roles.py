@@ -18,7 +18,15 @@ _TRADER: Final = frozenset(
         "alerts.change_alert",
     }
 )
-_SETUP: Final = frozenset({"positions.add_instrument", "positions.change_instrument", "positions.change_account"})
+_SETUP: Final = frozenset(
+    {
+        "positions.add_instrument",
+        "positions.change_instrument",
+        "positions.change_account",
+        "exitmgr.add_policyversion",
+        "exitmgr.change_policyversion",
+    }
+)
 
 #: Everybody may look at everything; this is what else a role may do. A feed may only push prices.
 ROLES: Final[Mapping[str, frozenset[str]]] = {

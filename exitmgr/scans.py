@@ -19,7 +19,7 @@ from alerts.notices import raise_alert
 from exitmgr.firing import fire
 from exitmgr.probes import probe_levels
 from exitmgr.safety import watch_limits
-from exitmgr.timers import fire_timers, take_due_steps
+from exitmgr.timers import due_timers, fire_timers, take_due_steps
 from exitmgr.trails import bases_in_use, lift_cohorts, probe_trails
 from positions.models import Quote
 from positions.quotes import accept_standing_suspects
@@ -86,8 +86,7 @@ def scan(
     for work in (accept_standing_suspects, take_due_steps):
         _do_by_the_clock(work, now=now)
     done = _scan_prices(now=now, instrument_ids=instrument_ids, everything=True, after_batch=after_batch)
-    # after the prices: of a stop and a time limit that are due together the stop is the more urgent
-    timed = fire_timers(now=now)
+    timed = fire_timers(now=now)  # of positions whose price is not there or too old to judge anything else
     return done + Scanned(orders=timed + watch_limits(now=now, after_batch=after_batch))
 
 
@@ -154,17 +153,19 @@ def _scan_once(*, now: datetime, instrument_ids: Collection[int] | None, everyth
         bases = bases_in_use()
         levels = probe_levels(taken, limit=TRIGGERS_AT_ONCE)
         trails = probe_trails(taken, bases=bases, limit=TRIGGERS_AT_ONCE) if bases.any else []
-        done = fire([*levels, *trails], now=now)
+        # judged together: a time limit that is due outranks a target that is met
+        timers = due_timers(now=now) if everything else []
+        done = fire([*levels, *trails, *timers], now=now)
         # what was started meets the price in the next round; a full batch leaves the rest to it, unless it is stuck
         more = done.started > 0
         if TRIGGERS_AT_ONCE in (len(levels), len(trails)):
-            more = more or done.changed > 0 or done.armed < len(levels) + len(trails)
+            more = more or done.changed > 0 or done.armed < len(levels) + len(trails) + len(timers)
         if not more and bases.any:
             more = lift_cohorts(taken, bases=bases)
         if not more:
             with connection.cursor() as cursor:
                 cursor.execute(_CLEAR, {"ids": taken, "now": now})
-        return Scanned(len(taken), len(levels) + len(trails), done.orders, more)
+        return Scanned(len(taken), len(levels) + len(trails) + len(timers), done.orders, more)
 
 
 def _take(*, now: datetime, instrument_ids: Collection[int] | None, everything: bool) -> list[int]:

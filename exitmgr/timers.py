@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Final
 
 from django.db import InterfaceError, OperationalError, transaction
-from django.db.models import F
+from django.db.models import F, Q
 
 from alerts.models import Severity
 from alerts.notices import raise_alert
@@ -25,6 +25,7 @@ from positions.models import Quote
 log = logging.getLogger(__name__)
 
 TRIGGERS_AT_ONCE: Final = 250
+_ALL: Final = Q()
 
 
 def take_due_steps(*, now: datetime) -> int:
@@ -56,7 +57,7 @@ def fire_timers(*, now: datetime) -> int:
     total = 0
     failed: set[int] = set()
     while True:
-        due = _due(TriggerKind.TIMER, now=now, leave_out=failed)
+        due = due_timers(now=now, leave_out=failed)
         if not due:
             return total
         done, failing = _fire_together(due, now=now)
@@ -84,11 +85,14 @@ def _fire_together(due: Sequence[Candidate], *, now: datetime) -> tuple[Fired, s
     return Fired(orders=orders, changed=changed), set().union(*(failing for _, failing in outcomes))
 
 
-def _due(kind: TriggerKind, *, now: datetime, leave_out: Collection[int] = ()) -> list[Candidate]:
-    """Return what is due; timers of positions that are wholly claimed wait for what the other exits give back."""
-    rows = Trigger.objects.filter(kind=kind, status=TriggerStatus.ARMED, due_at__lte=now).exclude(pk__in=leave_out)
-    if kind is TriggerKind.TIMER:
-        rows = rows.filter(position__quantity__gt=F("position__exited") + F("position__reserved"))
+def due_timers(*, now: datetime, leave_out: Collection[int] = ()) -> list[Candidate]:
+    """Return timers that are due; those of positions wholly claimed wait for what the other exits give back."""
+    unclaimed = Q(position__quantity__gt=F("position__exited") + F("position__reserved"))
+    return _due(TriggerKind.TIMER, unclaimed & ~Q(pk__in=leave_out), now=now)
+
+
+def _due(kind: TriggerKind, which: Q = _ALL, *, now: datetime) -> list[Candidate]:
+    rows = Trigger.objects.filter(which, kind=kind, status=TriggerStatus.ARMED, due_at__lte=now)
     found = rows.order_by("due_at", "pk").values_list("pk", "position_id", "instrument_id")[:TRIGGERS_AT_ONCE]
     return [Candidate(*row) for row in found]
 

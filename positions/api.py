@@ -54,7 +54,8 @@ class InstrumentSerializer(Row):
     class Meta:
         model = Instrument
         fields: tuple[str, ...] = (
-            "id", "symbol", "asset_class", "tick", "lot", "min_notional", "dust", "collar_pct", "calendar", "shortable",
+            "id", "symbol", "asset_class", "tick", "lot", "min_notional", "dust", "collar_pct",
+            "confirm_seconds", "max_age_seconds", "max_spread_pct", "calendar", "shortable",
             "tradable",
         )  # fmt: skip
         read_only_fields: tuple[str, ...] = fields

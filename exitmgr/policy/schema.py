@@ -96,15 +96,15 @@ class StopLoss(Threshold):
 class Prices(Section):
     """Which prices may decide anything; an instrument that is newly made known starts with these."""
 
-    max_age_seconds: Seconds = _key(60, "An older price decides nothing.", unit="seconds", unread=True)
+    max_age_seconds: Seconds = _key(60, "An older price decides nothing.", unit="seconds")
     max_spread_pct: Percentage | None = _key(
-        None, "A wider spread is not believed; null believes any.", unit="percent of the mid", unread=True
+        None, "A wider spread is not believed; null believes any.", unit="percent of the mid"
     )
     collar_pct: Percentage = _key(
-        Decimal(20), "A single print further away than this needs a second one.", unit="percent", unread=True
+        Decimal(20), "A single print further away than this needs a second one.", unit="percent"
     )
     confirm_seconds: Seconds | None = _key(
-        None, "A print outside the collar that stands so long is believed; null: never.", unit="seconds", unread=True
+        None, "A print outside the collar that stands so long is believed; null: never.", unit="seconds"
     )
 
 

@@ -10,9 +10,9 @@ import pytest
 from alerts.models import Alert, Event
 from exitmgr.advance import advance
 from exitmgr.brackets import create_bracket
-from exitmgr.policy.plan_choice import ChosenPlan
 from exitmgr.exits import request_exit
 from exitmgr.models import Bracket, Trigger
+from exitmgr.policy.plan_choice import ChosenPlan
 from exitmgr.policy.schema import Policy
 from exitmgr.rules.plan import parse_plan
 from exitmgr.scans import scan

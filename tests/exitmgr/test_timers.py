@@ -70,6 +70,16 @@ def test_of_a_stop_and_a_time_limit_due_together_the_stop_is_the_more_urgent():
     assert [reason for reason, _, _ in exits_of(position)] == ["stop_loss"]
 
 
+def test_of_a_target_and_a_time_limit_met_together_the_time_limit_is_the_more_urgent():
+    tape = Tape()
+    tape.trade("100")
+    position = opened(tape, {"take_profits": [{"pct": "1"}], "time_limit_seconds": 60})
+    tape.at(60)
+    tape.quote("101")
+    tape.look()
+    assert exits_of(position) == [("time_limit", D(10), D(101))]
+
+
 def test_a_timer_that_finds_everything_claimed_waits_for_what_is_given_back():
     tape = Tape()
     tape.trade("100")
@@ -261,6 +271,20 @@ def test_a_stagnation_that_is_over_is_not_undone_by_the_move_that_comes_with_the
 
 
 # -- several at once
+
+
+def test_a_gate_that_has_fired_is_no_stop_that_wants_what_became_free():
+    tape = Tape()
+    tape.trade("100")
+    plan = {
+        "take_profits": [{"pct": "2", "fraction_pct": "40"}, {"pct": "9"}],
+        "trailing": {"pct": "3", "activation_pct": "1"},
+        "break_even": {"at_profit_pct": "1"},
+    }
+    position = opened(tape, plan)
+    tape.trade("101", "102", "101.9")
+    assert exits_of(position) == [("take_profit_1", D(4), D(102))]
+    assert statuses(position)["trailing_1"] == statuses(position)["break_even"] == "armed"
 
 
 def test_the_most_urgent_goes_and_the_others_are_recorded():
