@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from functools import wraps
 from typing import Any, ClassVar
 
+from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiExample, extend_schema
 from rest_framework import mixins, serializers, viewsets
 from rest_framework.decorators import action
@@ -83,9 +84,7 @@ class PolicyViews(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.Gen
         where = {"Location": f"{request.path}/{version.number}"}
         return Response(PolicyVersionSerializer(version).data, status=201, headers=where)
 
-    @extend_schema(
-        request=NothingSerializer, responses={200: PolicyVersionSerializer}, examples=_example("Nothing to say", {})
-    )
+    @extend_schema(request=None, responses={200: PolicyVersionSerializer})
     @action(detail=True, methods=["post"], filter_backends=(), pagination_class=None)
     def validate(self, request: Request, number: str) -> Response:
         """Check a draft; `problems` names what is wrong, and a draft without any may be activated."""
@@ -158,7 +157,7 @@ class PolicyViews(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.Gen
         found = reapplying.preview(versions.version_numbered(int(number)), now=datetime.now(UTC))
         return Response(BracketPreviewSerializer(found, many=True).data)
 
-    @extend_schema(parameters=[WhoSerializer], responses={200: serializers.DictField()}, filters=False)
+    @extend_schema(parameters=[WhoSerializer], responses={200: OpenApiTypes.OBJECT}, filters=False)
     @action(detail=False, url_path="in-force", filter_backends=(), pagination_class=None)
     def in_force(self, request: Request) -> Response:
         """Show the whole configuration as it holds for an account and a symbol."""
