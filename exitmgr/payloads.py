@@ -24,7 +24,9 @@ from positions.wire import Moment, Number, Strict, Word, shown, spell
 _LONGEST_NOTE = 500
 _LONGEST_KEY = 64
 _PLAN = "Left out: the one the configuration comes to."
-_SETTINGS = "Configuration of this position alone: parts of exit_manager, trade_exit, risk_reward, over those of its symbol."
+_SETTINGS = (
+    "Configuration of this position alone: parts of exit_manager, trade_exit, risk_reward, over those of its symbol."
+)
 
 
 class PositionWithPlanSerializer(PositionSerializer):
