@@ -18,7 +18,7 @@ from exitmgr.exits import ExitIntent, make_exits
 from exitmgr.models import Trigger
 from exitmgr.probes import Candidate, snapshots_of
 from exitmgr.rules.fire import by_precedence
-from exitmgr.rules.types import Act, Decision, TrailTrigger, Urgency
+from exitmgr.rules.types import Act, Decision, LevelTrigger, TrailTrigger, Urgency
 from exitmgr.states import TriggerStatus
 from exitmgr.trails import leave_cohorts
 from orders.lanes import ring_advance_on_commit
@@ -75,9 +75,13 @@ def fire(candidates: Sequence[Candidate], *, now: datetime) -> Fired:
         actor="scan",
     )
     changed = _mark(ranked, made, now=now)
-    rungs = [ranked[index] for index in made]
+    rungs = [ranked[index] for index in made if _is_rung(ranked[index][1])]  # nothing waits for another exit
     started = _follow_up(gates, rungs, seen, now=now)
     return Fired(armed=len(armed), orders=len(made), changed=changed + len(gates), started=started)
+
+
+def _is_rung(trigger: Armed) -> bool:
+    return isinstance(trigger.rule, LevelTrigger) and trigger.rule.rung > 0
 
 
 def _in_order(pairs: Sequence[_Pair]) -> list[_Pair]:

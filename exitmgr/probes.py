@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import compress
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from django.db import connection
 
@@ -48,9 +48,11 @@ SELECT hit.id, hit.position_id, hit.instrument_id
 """
 # Hardly any plan is judged on these; that there is none costs one look at an index that is empty then.
 _CHOOSABLE: Final = (Basis.LAST, Basis.MID)
-_CHOSEN: Final = """
+_IN_USE: Final = """
 SELECT EXISTS (SELECT FROM exitmgr_trigger WHERE basis = 'last' AND kind = 'level' AND status = 'armed'),
-       EXISTS (SELECT FROM exitmgr_trigger WHERE basis = 'mid' AND kind = 'level' AND status = 'armed')
+       EXISTS (SELECT FROM exitmgr_trigger WHERE basis = 'mid' AND kind = 'level' AND status = 'armed'),
+       EXISTS (SELECT FROM exitmgr_trailcohort),
+       EXISTS (SELECT FROM exitmgr_trailcohort WHERE basis IN ('last', 'mid'))
 """
 _CROSSINGS: Final = ((Direction.FALL, ">=", "low"), (Direction.RISE, "<=", "high"))
 _TRADABLE: Final = (Basis.BID, Basis.ASK)
@@ -78,11 +80,25 @@ def _probe_sql(chosen: frozenset[Basis]) -> str:
 PROBE: Final = _probe_sql(frozenset())
 
 
-def probe_levels(instrument_ids: Sequence[int], *, limit: int) -> list[Candidate]:
+class InUse(NamedTuple):
+    """What has to be looked at: levels on other prices than the tradable ones, trails, trails on other prices."""
+
+    chosen: frozenset[Basis]
+    trails: bool
+    chosen_trails: bool
+
+
+def rules_in_use() -> InUse:
+    """Return what armed triggers ask for, so that a scan pays only for what is used."""
+    with connection.cursor() as cursor:
+        cursor.execute(_IN_USE)
+        last, mid, trails, chosen_trails = cursor.fetchone()
+        return InUse(frozenset(compress(_CHOOSABLE, (last, mid))), trails, chosen_trails)
+
+
+def probe_levels(instrument_ids: Sequence[int], *, chosen: frozenset[Basis], limit: int) -> list[Candidate]:
     """Return armed triggers that these instruments' prices, or the extremes since the last scan, have reached."""
     with connection.cursor() as cursor:
-        cursor.execute(_CHOSEN)
-        chosen = frozenset(compress(_CHOOSABLE, cursor.fetchone()))
         cursor.execute(_probe_sql(chosen), {"ids": list(instrument_ids), "triggers": limit})
         return [Candidate(*row) for row in cursor.fetchall()]
 

@@ -17,10 +17,10 @@ from django.db import InterfaceError, OperationalError, connection, transaction
 from alerts.models import Severity
 from alerts.notices import raise_alert
 from exitmgr.firing import fire
-from exitmgr.probes import probe_levels
+from exitmgr.probes import probe_levels, rules_in_use
 from exitmgr.safety import watch_limits
 from exitmgr.timers import due_timers, fire_timers, take_due_steps
-from exitmgr.trails import bases_in_use, lift_cohorts, probe_trails
+from exitmgr.trails import lift_cohorts, probe_trails
 from positions.models import Quote
 from positions.quotes import accept_standing_suspects
 
@@ -150,9 +150,9 @@ def _scan_once(*, now: datetime, instrument_ids: Collection[int] | None, everyth
         taken = _take(now=now, instrument_ids=instrument_ids, everything=everything)
         if not taken:
             return Scanned()
-        bases = bases_in_use()
-        levels = probe_levels(taken, limit=TRIGGERS_AT_ONCE)
-        trails = probe_trails(taken, bases=bases, limit=TRIGGERS_AT_ONCE) if bases.any else []
+        use = rules_in_use()
+        levels = probe_levels(taken, chosen=use.chosen, limit=TRIGGERS_AT_ONCE)
+        trails = probe_trails(taken, chosen=use.chosen_trails, limit=TRIGGERS_AT_ONCE) if use.trails else []
         # judged together: a time limit that is due outranks a target that is met
         timers = due_timers(now=now) if everything else []
         done = fire([*levels, *trails, *timers], now=now)
@@ -160,8 +160,8 @@ def _scan_once(*, now: datetime, instrument_ids: Collection[int] | None, everyth
         more = done.started > 0
         if TRIGGERS_AT_ONCE in (len(levels), len(trails)):
             more = more or done.changed > 0 or done.armed < len(levels) + len(trails) + len(timers)
-        if not more and bases.any:
-            more = lift_cohorts(taken, bases=bases)
+        if not more and use.trails:
+            more = lift_cohorts(taken, chosen=use.chosen_trails)
         if not more:
             with connection.cursor() as cursor:
                 cursor.execute(_CLEAR, {"ids": taken, "now": now})

@@ -105,37 +105,23 @@ class _Lifted(NamedTuple):
     best: Decimal
 
 
-class Bases(NamedTuple):
-    """Whether there are trails at all, and whether some follow another price than the tradable one."""
+def probe_trails(instrument_ids: Sequence[int], *, chosen: bool, limit: int) -> list[Candidate]:
+    """Return armed trails from whose best price these instruments' prices have given back enough.
 
-    any: bool
-    chosen: bool
-
-
-def bases_in_use() -> Bases:
-    """Return what a scan has to look at, so that it pays only for what is used."""
+    `chosen` says that some follow another price than the tradable one.
+    """
     with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT EXISTS (SELECT FROM exitmgr_trailcohort),"
-            " EXISTS (SELECT FROM exitmgr_trailcohort WHERE basis IN ('last', 'mid'))"
-        )
-        return Bases(*cursor.fetchone())
-
-
-def probe_trails(instrument_ids: Sequence[int], *, bases: Bases, limit: int) -> list[Candidate]:
-    """Return armed trails from whose best price these instruments' prices have given back enough."""
-    with connection.cursor() as cursor:
-        cursor.execute(_FIND_BY_SIDES[bases.chosen], {"ids": list(instrument_ids), "triggers": limit})
+        cursor.execute(_FIND_BY_SIDES[chosen], {"ids": list(instrument_ids), "triggers": limit})
         return [Candidate(*row) for row in cursor.fetchall()]
 
 
-def lift_cohorts(instrument_ids: Sequence[int], *, bases: Bases) -> bool:
+def lift_cohorts(instrument_ids: Sequence[int], *, chosen: bool) -> bool:
     """Follow the best prices of these instruments; return whether the price now has given back enough for some trail.
 
     Their quotes are locked by the caller.
     """
     with connection.cursor() as cursor:
-        cursor.execute(_LIFTED_BY_SIDES[bases.chosen], {"ids": list(instrument_ids)})
+        cursor.execute(_LIFTED_BY_SIDES[chosen], {"ids": list(instrument_ids)})
         groups: Mapping[tuple[object, ...], list[_Lifted]] = defaultdict(list)
         for row in map(_Lifted._make, cursor.fetchall()):
             groups[row.instrument_id, row.basis, row.direction, row.unit, row.best].append(row)

@@ -94,7 +94,7 @@ def test_an_extreme_from_before_the_position_is_not_held_against_it(favour: str,
     see(price_source, side, "0", f"{side * D(favour)}", "0")
     position = hold(price_source, side)
     instrument_id = position.instrument_id
-    assert probes.probe_levels([instrument_id], limit=10) == []  # or it would crowd out what fires
+    assert probes.probe_levels([instrument_id], chosen=frozenset(), limit=10) == []  # or it would crowd out what fires
     seen, _ = probes.snapshots_of([instrument_id])[instrument_id]
     triggers = armed_triggers(position.triggers.values_list("pk", flat=True))
     assert [judge(trigger, seen, now=f.utc_now()) for trigger in triggers] == [None, None]
@@ -181,7 +181,7 @@ def test_only_prices_that_plans_have_chosen_are_probed(
         hold(source, LONG)
     instrument = Instrument.objects.get()
     with django_assert_num_queries(2) as captured:  # type: ignore[operator]
-        assert probes.probe_levels([instrument.pk], limit=10) == []
+        assert probes.probe_levels([instrument.pk], chosen=probes.rules_in_use().chosen, limit=10) == []
     asked = captured.captured_queries[1]["sql"]
     assert {basis for basis in ("bid", "ask", "last", "mid") if f"t.basis = '{basis}'" in asked} == {
         "bid", "ask", *probed,
@@ -191,7 +191,7 @@ def test_only_prices_that_plans_have_chosen_are_probed(
 def test_that_nobody_has_chosen_is_known_from_an_index_of_the_chosen_alone() -> None:
     with connection.cursor() as cursor:
         cursor.execute("SET LOCAL enable_seqscan = off")
-        cursor.execute("EXPLAIN " + probes._CHOSEN)
+        cursor.execute("EXPLAIN " + probes._IN_USE)
         plan = "\n".join(line for (line,) in cursor.fetchall())
     assert plan.count("using trigger_on_a_chosen_price") == 2, plan
 

@@ -10,7 +10,7 @@ from django.db import connection
 from exitmgr import trails
 from exitmgr.models import Trail, TrailCohort, Trigger
 from exitmgr.scans import scan
-from exitmgr.trails import Bases, tidy_cohorts
+from exitmgr.trails import tidy_cohorts
 from positions.models import Instrument, Quote
 from positions.values import Side
 from tests import factories as f
@@ -238,4 +238,4 @@ def test_scans_probe_cohorts_by_index_and_never_read_all_of_them():
             plan = "\n".join(line for (line,) in cursor.fetchall())
             assert plan.count(index) == 2, plan[-2000:]
             assert "Seq Scan on exitmgr_trailcohort" not in plan, plan[-2000:]
-    assert trails.probe_trails([row.pk for row in instruments], bases=Bases(True, True), limit=250) == []
+    assert trails.probe_trails([row.pk for row in instruments], chosen=True, limit=250) == []
