@@ -93,7 +93,7 @@ def reapply(
             continue
         try:
             changed, _ = change_plan(
-                position_id=position.pk, plan=chosen.plan, now=now, actor=actor, confirm=confirm,
+                position_id=position.pk, plan=chosen.plan, now=now, actor=actor, confirm=confirm, based_on=bracket.plan,
                 note=f"configuration: {_called(version)}",
             )  # fmt: skip
         except (PlanRefused, InvalidPlan) as error:

@@ -86,6 +86,7 @@ def test_a_second_looker_passes_by_while_the_first_is_at_it():
         looker.join(timeout=20)
         assert ends == [0]
         assert not Order.objects.exists()
+        assert not Alert.objects.exists()  # nor did it wait until the database lost patience
     assert watch_limits(now=NOON) == 1
 
 

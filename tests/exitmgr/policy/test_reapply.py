@@ -10,6 +10,7 @@ import pytest
 from alerts.models import Event
 from exitmgr.models import Bracket, PolicyVersion
 from exitmgr.plan_edits import change_plan
+from exitmgr.policy import reapply as reapplying
 from exitmgr.policy import versions
 from exitmgr.policy.plan_choice import choose_plan, range_terms
 from exitmgr.policy.reapply import preview, reapply
@@ -176,3 +177,21 @@ def test_a_market_that_cannot_be_read_leaves_the_base_ratio() -> None:
 
 def test_ranges_are_measured_as_configured() -> None:
     assert range_terms(Policy()) == {"bar_seconds": 86_400, "estimator": "atr", "fallback_pct": D(2)}
+
+
+def test_a_plan_that_a_person_gives_meanwhile_is_not_overwritten(monkeypatch: pytest.MonkeyPatch) -> None:
+    f.set_quote("101")
+    position = holding()
+    version = activated(WIDER)
+    by_hand = parse_plan({"stop_loss": {"price": "90"}})
+    chosen = reapplying._chosen
+
+    def slowly(*args: Any, **options: Any) -> Any:
+        change_plan(position_id=position.pk, plan=by_hand, now=f.utc_now(), actor="bob")
+        return chosen(*args, **options)
+
+    monkeypatch.setattr(reapplying, "_chosen", slowly)
+    (left,) = reapply(version, now=f.utc_now(), actor="ann")
+    assert not left.applied
+    assert plan_of(position) == {"stop_loss": {"price": "90"}}
+    assert not f.bracket_of(position).from_policy
