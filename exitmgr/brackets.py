@@ -162,7 +162,8 @@ def arm_or_alert(bracket: Bracket, *, position: Position, now: datetime) -> None
             kind="bracket_error",
             severity=Severity.CRITICAL,
             title=f"Position {position.pk} in {position.instrument} has no protection",
-            message=f"Its plan does not fit the fill at {position.average_entry:f}: {error}. Change its plan, or exit it by hand.",
+            message=f"Its plan does not fit the fill at {position.average_entry:f}: {error}. "
+            "Change its plan, or exit it by hand.",
             dedupe_key=f"bracket_error:{bracket.pk}",
             requires_action=True,
             account_ref=position.account_id,
