@@ -27,6 +27,15 @@ class Mode(models.TextChoices):
     SYNTHETIC = "synthetic"
 
 
+class Swap(models.TextChoices):
+    """The steps by which a resting stop makes room for a target and comes back; each is swept until it is done."""
+
+    STOP_LEAVING = "stop_leaving"
+    TARGET_WORKING = "target_working"
+    TARGET_LEAVING = "target_leaving"
+    STOP_COMING = "stop_coming"
+
+
 class Bracket(models.Model):
     """The exit plan of one position, pending until its entry fills."""
 
@@ -51,6 +60,14 @@ class Bracket(models.Model):
         default=False, db_default=False, help_text="Nobody gave it a plan: the configuration did."
     )
     overrides = models.JSONField(default=dict, help_text="Settings of this position alone, over those of its symbol.")
+    swap = models.CharField(
+        max_length=16,
+        choices=Swap.choices,
+        blank=True,
+        db_default="",
+        help_text="Where a change of resting legs stands.",
+    )
+    swap_since = models.DateTimeField(null=True, blank=True)
     error = models.TextField(blank=True)
     created_at = models.DateTimeField()
     armed_at = models.DateTimeField(null=True, blank=True)
@@ -296,6 +313,22 @@ class PolicyVersion(models.Model):
 
     def __str__(self) -> str:
         return f"policy {self.number} ({self.status})"
+
+
+class Protection(models.Model):
+    """Whether what remains of a position is covered by live stops, and since when."""
+
+    position = models.OneToOneField(Position, primary_key=True, on_delete=models.CASCADE, related_name="protection")
+    protected = models.BooleanField()
+    covered = NumberField(default=Decimal(0), help_text="Quantity that live stops cover.")
+    since = models.DateTimeField()
+    why = models.CharField(max_length=200, blank=True)
+
+    class Meta:
+        indexes = [models.Index(fields=["since"], name="position_unprotected", condition=Q(protected=False))]
+
+    def __str__(self) -> str:
+        return f"{'protected' if self.protected else 'unprotected'} since {self.since:%H:%M:%S}"
 
 
 class Heartbeat(models.Model):

@@ -8,7 +8,7 @@ import pgtrigger
 from django.db import models
 from django.db.models import CheckConstraint, F, Q, UniqueConstraint
 
-from orders.brokers.protocol import OrderSide, OrderType, TimeInForce
+from orders.brokers.protocol import OrderClass, OrderSide, OrderType, TimeInForce
 from orders.limits import RETRY_ATTEMPTS, RETRY_DELAY_SECONDS
 from orders.states import AT_BROKER, CLAIMABLE, LIVE, TERMINAL, OrderState, transitions
 from positions.fields import NumberField
@@ -73,6 +73,26 @@ class Order(models.Model):
     priced_from = models.JSONField(default=dict, help_text="The quote this order was decided on.")
     leg = models.CharField(max_length=32, help_text="Which part of the position's exit; one live order a leg.")
     attempt = models.PositiveIntegerField(default=1, help_text="Raised only when the former attempt is proven ended.")
+    order_class = models.CharField(
+        max_length=8, choices=[(kind, kind) for kind in OrderClass], default=OrderClass.SIMPLE, db_default="simple"
+    )
+    group = models.CharField(
+        max_length=64, blank=True, db_default="", help_text="Shared by orders of which one cancels the others."
+    )
+    resting = models.BooleanField(
+        default=False, db_default=False, help_text="Protection that rests at the broker; it is not meant to fill soon."
+    )
+    replaces = models.ForeignKey(
+        "self", null=True, blank=True, on_delete=models.PROTECT, related_name="replaced_by", db_index=False
+    )
+    work_seconds = models.PositiveIntegerField(
+        null=True,
+        blank=True,
+        help_text="After so long at the broker without being filled it is called off; empty: never.",
+    )
+    quarantined_at = models.DateTimeField(
+        null=True, blank=True, help_text="Its outcome is unknown and cannot be proven: nothing is sent again for it."
+    )
     retry_of = models.ForeignKey(
         "self", null=True, blank=True, on_delete=models.PROTECT, related_name="retries", db_index=False
     )
@@ -176,6 +196,37 @@ class Order(models.Model):
     def is_live(self) -> bool:
         """Return whether the order may still trade."""
         return self.state in LIVE
+
+
+class Breaker(models.TextChoices):
+    """What the circuit breaker of an account lets through."""
+
+    CLOSED = "closed"
+    OPEN = "open"
+    HALF_OPEN = "half_open"
+    REFUSED = "refused"  # the broker no longer accepts the account's keys
+
+
+class BrokerHealth(models.Model):
+    """How the broker of an account has answered lately; the circuit breaker's memory."""
+
+    account = models.OneToOneField(Account, primary_key=True, on_delete=models.CASCADE, related_name="broker_health")
+    breaker = models.CharField(max_length=12, choices=Breaker.choices, default=Breaker.CLOSED)
+    failures = models.PositiveIntegerField(default=0, help_text="In a row.")
+    opened_at = models.DateTimeField(null=True, blank=True)
+    probe_at = models.DateTimeField(null=True, blank=True, help_text="When it may be tried again.")
+    last_ok_at = models.DateTimeField(null=True, blank=True)
+    refused_account_at = models.DateTimeField(
+        null=True, blank=True, help_text="The account's updated_at whose keys were refused; newer keys are tried."
+    )
+    why = models.TextField(blank=True)
+    clock_skew_ms = models.IntegerField(null=True, blank=True, help_text="Broker's clock less ours.")
+
+    class Meta:
+        constraints = [CheckConstraint(name="breaker_is_known", condition=Q(breaker__in=Breaker.values))]
+
+    def __str__(self) -> str:
+        return f"broker of account {self.account_id}: {self.breaker}"
 
 
 class Fill(models.Model):

@@ -110,6 +110,29 @@ class LossWatch(models.Model):
         return f"{self.account_id}: {self.reason or 'within its limits'}"
 
 
+class TradingSwitch(models.Model):
+    """The kill switch over all accounts: one row, which holds whatever an account's own says."""
+
+    id = models.PositiveSmallIntegerField(primary_key=True, default=1)
+    state = models.CharField(
+        max_length=16, choices=[(state, state) for state in TradingState], default=TradingState.ACTIVE
+    )
+    note = models.TextField(blank=True)
+    set_by = models.CharField(max_length=150, blank=True)
+    set_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        constraints = [
+            CheckConstraint(name="switch_is_one_row", condition=Q(id=1)),
+            CheckConstraint(
+                name="switch_state_is_known", condition=Q(state__in=[str(state) for state in TradingState])
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"all accounts: {self.state}"
+
+
 class Instrument(models.Model):
     """Something that can be held, with the increments its venue trades it in."""
 
@@ -189,6 +212,10 @@ class Position(models.Model):
     trough = NumberField(null=True, blank=True, help_text="Lowest price since the entry; final once closed.")
     opened_at = models.DateTimeField()
     closed_at = models.DateTimeField(null=True, blank=True)
+    frozen_at = models.DateTimeField(
+        null=True, blank=True, help_text="No trigger fires until a person has settled why; people may still leave it."
+    )
+    frozen_why = models.TextField(blank=True, db_default="")
     settled = models.BooleanField(
         default=False, db_default=False, help_text="Closed, and its P&L is part of the account's settled sum."
     )

@@ -47,6 +47,15 @@ class TimeInForce(StrEnum):
     CLS = "cls"
 
 
+class OrderClass(StrEnum):
+    """How an order hangs together with others at the broker."""
+
+    SIMPLE = "simple"
+    BRACKET = "bracket"  # an entry with both legs
+    OCO = "oco"  # a target and a stop of which one cancels the other
+    OTO = "oto"  # an entry with one leg
+
+
 class ReportedState(StrEnum):
     """What a broker says of an order, in our words."""
 
@@ -68,7 +77,9 @@ class Capabilities:
     times_in_force: frozenset[TimeInForce]
     native_bracket: bool = False
     native_oco: bool = False
+    order_classes: frozenset[OrderClass] = frozenset({OrderClass.SIMPLE})
     replace: bool = False
+    extended_hours: bool = False
     shorting: bool = False
     fractional: bool = False
     #: A client order id is refused for ever once it was used.
@@ -95,6 +106,21 @@ class SubmitRequest:
     trail_price: Decimal | None = None
     trail_percent: Decimal | None = None
     extended_hours: bool = False
+    #: Of any class but simple: the legs' prices. An OCO's own limit price is its target.
+    order_class: OrderClass = OrderClass.SIMPLE
+    target_limit: Decimal | None = None
+    stop_leg_stop: Decimal | None = None
+    stop_leg_limit: Decimal | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Replacement:
+    """What to change about a working order; what is None stays as it is."""
+
+    client_order_id: str
+    quantity: Decimal | None = None
+    limit_price: Decimal | None = None
+    stop_price: Decimal | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,6 +159,8 @@ class OrderReport:
     reason: str = ""
     raw_status: str = ""
     replaced_by: str = ""
+    #: The other orders of its group, as far as the broker names them.
+    legs: tuple[OrderReport, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -206,6 +234,18 @@ class Broker(Protocol):
         """Ask for a cancel; its success is only known from a later report.
 
         :raises Refused: the order cannot be cancelled (it probably ended); re-read it.
+        """
+        ...
+
+    def replace(self, ref: OrderRef, change: Replacement) -> OrderReport:
+        """Ask for a working order to be changed, and return the report of its successor.
+
+        The answer does not prove that it was changed: where the old one fills first the successor is rejected, which
+        a later report tells.
+
+        :raises NotSent: nothing left us.
+        :raises Refused: the venue cannot do it, or not with this order now; it works on as it was.
+        :raises OutcomeUnknown: it may or may not have been changed.
         """
         ...
 
