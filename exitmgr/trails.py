@@ -18,6 +18,7 @@ from django.db.models import Count, Min
 from exitmgr.models import Trail, TrailCohort, TrailUnit, Trigger
 from exitmgr.probes import Candidate
 from exitmgr.states import TriggerStatus
+from positions.rows import write_back
 
 _TRIGGERS_AT_ONCE: Final = 5_000
 _COHORTS_AT_ONCE: Final = 1_000_000
@@ -125,24 +126,30 @@ def lift_cohorts(instrument_ids: Sequence[int], *, chosen: bool) -> bool:
         groups: Mapping[tuple[object, ...], list[_Lifted]] = defaultdict(list)
         for row in map(_Lifted._make, cursor.fetchall()):
             groups[row.instrument_id, row.basis, row.direction, row.unit, row.best].append(row)
-    for group in groups.values():
-        _merge(group)
+    _merge(list(groups.values()))
     return any(_reached(group[0], tightest=min(row.tightest for row in group)) for group in groups.values())
 
 
-def _merge(group: Sequence[_Lifted]) -> None:
-    """Move every trail of the smaller cohorts into the largest, which comes first."""
-    largest, *smaller = group
-    TrailCohort.objects.filter(pk=largest.id).update(
-        best=largest.best,
-        seen_seq=largest.seq,
-        size=sum(row.size for row in group),
-        tightest=min(row.tightest for row in group),
+def _merge(groups: Sequence[Sequence[_Lifted]]) -> None:
+    """Lift the largest cohort of each group, which comes first, and move every trail of the smaller ones into it."""
+    write_back(
+        [
+            TrailCohort(
+                pk=group[0].id,
+                best=group[0].best,
+                seen_seq=group[0].seq,
+                size=sum(row.size for row in group),
+                tightest=min(row.tightest for row in group),
+            )
+            for group in groups
+        ],
+        fields=["best", "seen_seq", "size", "tightest"],
     )
-    if smaller:
-        gone = [row.id for row in smaller]
-        Trail.objects.filter(cohort__in=gone).update(cohort=largest.id)
-        TrailCohort.objects.filter(pk__in=gone).delete()
+    for largest, *smaller in groups:
+        if smaller:
+            gone = [row.id for row in smaller]
+            Trail.objects.filter(cohort__in=gone).update(cohort=largest.id)
+            TrailCohort.objects.filter(pk__in=gone).delete()
 
 
 def _reached(lifted: _Lifted, *, tightest: Decimal) -> bool:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from datetime import datetime
+from typing import Any
 
-from exitmgr.models import Bracket
+from django.db import connection
+
 from exitmgr.policy.current import in_force
 from exitmgr.policy.schema import Policy
 from exitmgr.states import BracketStatus
@@ -25,11 +28,7 @@ def policies_of(positions: Iterable[Position], *, now: datetime) -> dict[int, Po
     if found.names_accounts:
         accounts = {position.account_id for position in held.values()}
         names = dict(Account.objects.filter(pk__in=accounts).values_list("pk", "name"))
-    own = dict(
-        Bracket.objects.filter(position__in=held, status__in=_OPEN)
-        .exclude(overrides={})
-        .values_list("position_id", "overrides")
-    )
+    own = _own_settings(list(held))
     return {
         pk: found.policy_for(
             account=names.get(position.account_id, ""),
@@ -38,3 +37,14 @@ def policies_of(positions: Iterable[Position], *, now: datetime) -> dict[int, Po
         )
         for pk, position in held.items()
     }
+
+
+def _own_settings(position_ids: list[int]) -> dict[int, Any]:
+    """Return the settings of each position that has some of its own; asked by every scan that fires anything."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT position_id, overrides::text FROM exitmgr_bracket"
+            " WHERE position_id = ANY(%s::bigint[]) AND status = ANY(%s) AND overrides <> '{}'",
+            [position_ids, [str(status) for status in _OPEN]],
+        )
+        return {position_id: json.loads(settings) for position_id, settings in cursor.fetchall()}
