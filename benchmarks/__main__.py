@@ -23,11 +23,17 @@ from config.stack import Stack, StackError
 #: name -> what it shows; the module of the same name has `run(bench)`.
 BENCHMARKS: Final = {
     "lanes": "stops overtake what waits, and start at once while slow entries run",
+    "budget": "at a broker's rate limit stops leave first, and nobody is turned away",
     "path": "from a price to the broker's acceptance, beside an empty Celery task",
     "scan": "the cost of a scan follows what fires, not what is held",
     "trails": "a new high costs one row, however many trailing stops follow it",
     "ingest": "price updates a second, from ticks to committed quotes",
     "replay": "bars a second positions are replayed over",
+}
+#: Limits of the risk checks that a backlog would meet.
+LIMITS_LIFTED: Final = {
+    "EXITMGR_TRADING__TRADE_EXIT__BRACKET_ORDERS__MAX_ACTIVE_BRACKETS": "1000000",
+    "EXITMGR_TRADING__EXIT_MANAGER__RISK__DUPLICATE_SECONDS": "0",
 }
 #: These need no stack.
 PURE: Final = {"replay"}
@@ -68,6 +74,7 @@ def _measure(names: list[str], *, var: Path) -> dict[str, Any]:
     try:
         os.environ.update(stack.environment(), DJANGO_SETTINGS_MODULE="config.settings", EXITMGR_LOG_LEVEL="WARNING")
         os.environ["EXITMGR_STATEMENT_TIMEOUT_MS"] = "120000"  # making a million rows is one statement
+        os.environ.update(LIMITS_LIFTED)
         import django
 
         django.setup()

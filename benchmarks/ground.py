@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import statistics
 import time
 import uuid
@@ -20,6 +21,9 @@ from positions.models import Account, Instrument, Quote
 from positions.values import Side
 
 PATIENCE = 120.0
+#: A crowd of equal entries in one symbol is what is measured here; read by this process alone.
+os.environ["EXITMGR_TRADING__TRADE_EXIT__BRACKET_ORDERS__MAX_ACTIVE_BRACKETS"] = "1000000"
+os.environ["EXITMGR_TRADING__EXIT_MANAGER__EXIT_COOLDOWN_SECONDS"] = "0"
 
 
 @dataclass(slots=True)
@@ -93,6 +97,7 @@ class Ground:
                 request_id=uuid.uuid4().hex,
                 now=now,
                 actor="bench",
+                allow_duplicate=True,
             ).pk
             for _ in range(count)
         ]

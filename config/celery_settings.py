@@ -30,6 +30,8 @@ task_routes = {
     "exitmgr.tell_of_stale_prices": {"queue": "maintenance"},
     "exitmgr.refresh_bars": {"queue": "maintenance"},
     "exitmgr.keep_sessions": {"queue": "maintenance"},
+    "exitmgr.ask_about_exits": {"queue": "maintenance"},
+    "exitmgr.reconcile": {"queue": "maintenance"},
     "orders.sync": {"queue": "maintenance"},
     "positions.roll_bars": {"queue": "maintenance"},
     # orders.submit has no route: its sender names the lane
@@ -96,6 +98,9 @@ beat_schedule = {
         "options": {"expires": 5},
     },
     "tidy cohorts": {"task": "exitmgr.tidy_cohorts", "schedule": timedelta(seconds=30), "options": {"expires": 30}},
+    "ask about exits": {"task": "exitmgr.ask_about_exits", "schedule": timedelta(seconds=1), "options": {"expires": 1}},
+    # rings for the accounts that are due, each every 30 s, and sooner while a difference is waited with
+    "reconcile": {"task": "exitmgr.reconcile", "schedule": timedelta(seconds=5), "options": {"expires": 5}},
     "keep sessions": {"task": "exitmgr.keep_sessions", "schedule": timedelta(minutes=1), "options": {"expires": 60}},
 }
 enable_utc = True

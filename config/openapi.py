@@ -9,13 +9,16 @@ from drf_spectacular.plumbing import build_bearer_security_scheme_object
 
 from exitmgr.states import BracketStatus, TriggerStatus
 from orders.brokers.protocol import OrderSide, OrderType
+from orders.states import OrderState
 from positions.states import PositionStatus
-from positions.values import Side
+from positions.values import Side, TradingState
 
 # enums that would share a name are told apart by their words
 POSITION_STATUSES = [(str(status), str(status)) for status in PositionStatus]
 BRACKET_STATUSES = [(str(status), str(status)) for status in BracketStatus]
 TRIGGER_STATUSES = [(str(status), str(status)) for status in TriggerStatus]
+ORDER_STATES = [(str(state), str(state)) for state in OrderState]
+TRADING_STATES = [(str(state), str(state)) for state in TradingState]
 ORDER_SIDES = [(str(side), str(side)) for side in OrderSide]
 POSITION_SIDES = [(side.word, side.word) for side in Side]
 ORDER_TYPES = [(str(kind), str(kind)) for kind in OrderType]

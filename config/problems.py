@@ -20,7 +20,11 @@ from rest_framework.response import Response
 from exitmgr.entries import DuplicateEntry, EntryRefused
 from exitmgr.exits import AlreadyClosed, AlreadyExiting, ExitRefused
 from exitmgr.plan_edits import PlanChangedMeanwhile, PlanRefused, WouldFireNow
+from exitmgr.reconcile.freezing import NotFrozen
+from exitmgr.reconcile.looks import LookRefused
+from exitmgr.reconcile.splitting import SplitRefused
 from exitmgr.rules.plan import InvalidPlan
+from exitmgr.switches import SwitchRefused
 from orders.cancel import NotCancellable
 from positions.states import IllegalMove
 
@@ -40,6 +44,10 @@ _DOMAIN: Final[Sequence[tuple[type[Exception], int, str, str]]] = (
     (WouldFireNow, 409, "would-fire-now", "The plan would leave the position at once"),
     (PlanChangedMeanwhile, 409, "plan-changed", "The plan was changed meanwhile"),
     (PlanRefused, 409, "plan-refused", "The plan was not changed"),
+    (SwitchRefused, 409, "switch-refused", "The switch was not set"),
+    (LookRefused, 409, "not-reconciled", "The account was not compared with its broker"),
+    (SplitRefused, 409, "split-refused", "The split was not applied"),
+    (NotFrozen, 409, "not-frozen", "The position is not frozen"),
     (NotCancellable, 409, "not-cancellable", "The order cannot be cancelled"),
     (IllegalMove, 409, "illegal-move", "The state does not allow it"),
     (ObjectDoesNotExist, 404, "not-found", "There is no such thing"),

@@ -167,6 +167,8 @@ SPECTACULAR_SETTINGS = {
         "PositionStatus": "config.openapi.POSITION_STATUSES",
         "BracketStatus": "config.openapi.BRACKET_STATUSES",
         "TriggerStatus": "config.openapi.TRIGGER_STATUSES",
+        "OrderState": "config.openapi.ORDER_STATES",
+        "TradingState": "config.openapi.TRADING_STATES",
         "OrderSide": "config.openapi.ORDER_SIDES",
         "PositionSide": "config.openapi.POSITION_SIDES",
         "OrderType": "config.openapi.ORDER_TYPES",

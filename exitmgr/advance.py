@@ -6,26 +6,29 @@ Orders carry a mark (`news`); whoever takes the mark does the work in one transa
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from datetime import datetime, timedelta
+from collections.abc import Callable, Sequence
+from datetime import datetime
 from decimal import Decimal
 
 from django.db import InterfaceError, OperationalError, transaction
 
-from alerts.events import Happening, write_events
 from alerts.models import Severity
-from alerts.notices import raise_alert
+from alerts.notices import raise_alert, resolve_alerts
 from exitmgr.brackets import arm_or_alert, complete_brackets, end_bracket
 from exitmgr.exits import ExitIntent, leg_of, make_exits
+from exitmgr.failed_stops import send_failed_stops_again
 from exitmgr.models import Bracket, Trigger
-from exitmgr.policy.of_positions import policies_of
 from exitmgr.preemption import pre_empt
+from exitmgr.resting import follow_stop
 from exitmgr.rules.types import Act, Decision, OrderTerms, Urgency
 from exitmgr.states import BracketEvent, BracketStatus, TriggerStatus
+from exitmgr.swaps import tend_swaps
+from exitmgr.unfilled import call_off_overdue, follow_unfilled
+from exitmgr.waiting import give_room, serve_waiting
 from orders.brokers.protocol import OrderType
 from orders.cancel import NotCancellable, request_cancel
-from orders.limits import RESUBMIT_DELAY_SECONDS, backoff_seconds
 from orders.models import Intent, Order
+from orders.outcomes import exit_failed_key
 from orders.states import LIVE, TERMINAL, OrderState
 from positions.locks import lock_positions
 from positions.models import Position
@@ -41,8 +44,8 @@ HUNDRED = Decimal(100)
 def advance(*, now: datetime) -> int:
     """Work off every order that has news and return how many there were.
 
-    An order that cannot be worked off calls a person, keeps its mark, and does not hold up the others. Exits that
-    stand in the way of a breached stop are called off.
+    An order that cannot be worked off calls a person, keeps its mark, and does not hold up the others. Then whatever
+    waits gets what came free, and exits that stand in the way of a more urgent one, or do not fill, are called off.
 
     :raises OperationalError: the database went away.
     """
@@ -52,8 +55,30 @@ def advance(*, now: datetime) -> int:
     ):
         after = ids[-1]
         total += _advance_together(ids, now=now)
-    pre_empt(now=now)
+    for step in (serve_waiting, pre_empt, tend_swaps, send_failed_stops_again, call_off_overdue):
+        _do_apart(step, now=now)
     return total
+
+
+def _do_apart(step: Callable[..., object], *, now: datetime) -> None:
+    """Do one step of the follow-up; what it cannot do calls a person and does not hold up the next one."""
+    try:
+        step(now=now)
+    except (OperationalError, InterfaceError):
+        raise
+    except Exception as error:
+        name = step.__name__
+        log.exception("advance_step_failed step=%s", name)
+        raise_alert(
+            kind="advance_failed",
+            severity=Severity.CRITICAL,
+            title=f"Exits are not followed up: {name}",
+            message=f"{type(error).__name__}: {error}. Look at the positions that are being left, and exit them by "
+            "hand where nothing happens.",
+            dedupe_key=f"advance_failed:{name}",
+            requires_action=True,
+            now=now,
+        )
 
 
 def _advance_together(ids: Sequence[int], *, now: datetime) -> int:
@@ -82,6 +107,7 @@ def _advance_batch(ids: Sequence[int], *, now: datetime) -> list[int]:
         taken = [order for order in orders if order.position_id is None or order.position_id in positions]
         closed = [position.pk for position in positions.values() if position.status == PositionStatus.CLOSED]
         complete_brackets(position_ids=closed, now=now)
+        _settle_alerts(closed, now=now)
         for order in taken:
             position = positions.get(order.position_id) if order.position_id else None
             if order.intent == Intent.ENTRY:
@@ -118,10 +144,16 @@ def _advance_entry(order: Order, position: Position | None, *, now: datetime) ->
 def _advance_exit(order: Order, position: Position, *, now: datetime) -> None:
     if order.state in LIVE or position.available <= 0:
         return
+    give_room(position, now=now, below=Urgency.STOP)
     if _exit_breached(position, now=now):
         return
-    if _ended_by_broker(order):
-        _resubmit(order, position, now=now)
+    give_room(position, now=now)
+    if position.available <= 0:
+        return
+    if order.resting:
+        follow_stop(order, position, now=now)
+        return
+    follow_unfilled(order, position, now=now)
     if order.leg != leg_of(order.reason, Urgency.STOP) or order.state == OrderState.FILLED:
         _follow_fired_stop(position, now=now)
 
@@ -173,38 +205,6 @@ def _decision_of(trigger: Trigger) -> Decision:
     )
 
 
-def _ended_by_broker(order: Order) -> bool:
-    """Return whether the broker, not a person nor our own last attempt, ended the order before it was filled."""
-    if order.filled_quantity >= order.quantity or order.broker_order_id == "":
-        return False
-    ended = order.state in (OrderState.CANCELLED, OrderState.REJECTED, OrderState.EXPIRED)
-    return ended and order.cancel_asked_at is None
-
-
-def _resubmit(order: Order, position: Position, *, now: datetime) -> None:
-    """Send the rest of an exit again under a new client id; the former attempt is terminal and its fills are booked."""
-    if order.attempt > policies_of([position], now=now)[position.pk].exit_manager.max_resubmit_attempts:
-        _alert_unfinished(order, position, now=now)
-        return
-    wait = backoff_seconds(tries=order.attempt, base=RESUBMIT_DELAY_SECONDS)
-    intent = ExitIntent(
-        position=position,
-        decision=Decision(
-            reason=order.reason,
-            fraction_pct=HUNDRED,
-            trigger_price=order.trigger_price,
-            seen_price=order.expected_price,
-        ),
-        at_most=order.quantity - order.filled_quantity,
-        priced_at=order.priced_at,
-        quote=order.priced_from,
-        attempt=order.attempt + 1,
-        retry_of_id=order.pk,
-        not_before=now + timedelta(seconds=wait),
-    )
-    make_exits([intent], now=now, actor="advance")
-
-
 def _stale_entries(positions: Sequence[Position]) -> list[int]:
     """Return working entries of positions that are being left: filling them further would work against the exit."""
     leaving = [position.pk for position in positions if position.status != PositionStatus.OPEN]
@@ -222,24 +222,10 @@ def _cancel_entry(order_id: int, *, now: datetime) -> None:
         log.info("entry_not_cancelled order_id=%s why=%s", order_id, error)
 
 
-def _alert_unfinished(order: Order, position: Position, *, now: datetime) -> None:
-    raise_alert(
-        kind="exit_failed",
-        severity=Severity.CRITICAL,
-        title=f"Position {position.pk} in {position.instrument} could not be left",
-        message=f"The broker ended {order.attempt} orders unfilled, the last as {order.state}: {order.last_error}. "
-        f"Retry order {order.pk} or close the position at the broker.",
-        dedupe_key=f"exit_failed:{position.pk}",
-        requires_action=True,
-        account_ref=position.account_id,
-        position_ref=position.pk,
-        order_ref=order.pk,
-        now=now,
-    )
-    write_events(
-        [Happening(kind="exit_failed", account_ref=position.account_id, position_ref=position.pk, order_ref=order.pk)],
-        now=now,
-    )
+def _settle_alerts(closed: Sequence[int], *, now: datetime) -> None:
+    """Settle what called a person because positions could not be left: they have been."""
+    for position_id in closed:
+        resolve_alerts(dedupe_key=exit_failed_key(position_id), now=now)
 
 
 def _alert_stuck(order_id: int, error: Exception, *, now: datetime) -> None:

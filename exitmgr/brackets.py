@@ -16,9 +16,11 @@ from alerts.notices import raise_alert
 from exitmgr.arming import LIVE_TRIGGERS, write_triggers
 from exitmgr.measures import entry_of
 from exitmgr.models import Bracket, Trigger
+from exitmgr.modes import choose_mode
 from exitmgr.policy.current import policy_for
 from exitmgr.policy.layers import NOTHING
 from exitmgr.policy.plan_choice import ChosenPlan, range_terms
+from exitmgr.resting import rest_stop
 from exitmgr.rules.compile import Compiled, compile_plan
 from exitmgr.rules.plan import InvalidPlan, Plan, parse_plan, plan_as_json
 from exitmgr.states import BRACKET_MOVES, BracketEvent, BracketStatus, TriggerStatus, next_bracket_status
@@ -76,7 +78,11 @@ def arm(bracket: Bracket, *, position: Position, now: datetime, held_before: boo
     compiled = compile_for(
         position, plan, now=now, overrides=bracket.overrides, moved_by_hand=by_hand, held_before=held_before
     )
-    notes = [*bracket.notes, *compiled.notes] if bracket.armed_at is None else list(compiled.notes)
+    notes = list(compiled.notes)
+    if bracket.armed_at is None:
+        chosen = choose_mode(position, overrides=bracket.overrides, now=now)
+        bracket.mode = chosen.mode
+        notes = [*bracket.notes, *chosen.notes, *notes]
     bracket.position = position
     bracket.status = next_bracket_status(BracketStatus(bracket.status), BracketEvent.ARMED)
     bracket.armed_at = bracket.armed_at or now
@@ -85,6 +91,7 @@ def arm(bracket: Bracket, *, position: Position, now: datetime, held_before: boo
     bracket.save()
     # a stop that protects is not taken away because more was filled, not even where fees leave no room for a new one
     write_triggers(bracket, compiled.triggers, position=position, now=now, keep=("break_even",))
+    rest_stop(bracket, position, now=now)
     _tell(
         bracket,
         "bracket_armed",
@@ -200,7 +207,7 @@ def complete_brackets(*, position_ids: Collection[int], now: datetime) -> int:
     if not brackets:
         return 0
     ids = [bracket.pk for bracket in brackets]
-    Bracket.objects.filter(pk__in=ids).update(status=BracketStatus.COMPLETED, ended_at=now)
+    Bracket.objects.filter(pk__in=ids).update(status=BracketStatus.COMPLETED, ended_at=now, swap="")
     Trigger.objects.filter(bracket__in=ids, status__in=LIVE_TRIGGERS).update(status=TriggerStatus.CANCELLED)
     write_events(
         (

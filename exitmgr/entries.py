@@ -10,27 +10,38 @@ from typing import Any
 from django.db import IntegrityError, transaction
 
 from alerts.events import Happening, write_events
+from exitmgr.account_models import Verdict
 from exitmgr.brackets import create_bracket, create_pending_bracket
+from exitmgr.external_risk import (
+    Answer,
+    Question,
+    ask_system,
+    entry_refusal,
+    note_answer,
+    note_entry_not_allowed,
+    system_for,
+)
 from exitmgr.history import refresh_bars
 from exitmgr.measures import expected_entry
 from exitmgr.models import Bracket
 from exitmgr.policy.current import policy_for
 from exitmgr.policy.plan_choice import ChosenPlan, plan_for, range_terms
 from exitmgr.policy.validation import override_problems
+from exitmgr.risk import objections
 from exitmgr.rules.compile import compile_plan
 from exitmgr.rules.plan import parse_plan
+from exitmgr.rules.risk_checks import EntryAsk
 from exitmgr.rules.types import Urgency
 from orders.brokers.protocol import OrderType
 from orders.brokers.registry import connect
-from orders.create import create_entry_order
+from orders.client_ids import client_order_id
+from orders.create import create_entry_order, opening_side
 from orders.lanes import ring_lanes_on_commit
 from orders.models import Intent, Order
 from orders.rounding import round_quantity
-from orders.states import LIVE
 from positions import ledger
 from positions.models import Account, Instrument, Position, Quote
-from positions.states import PositionStatus
-from positions.values import Side, TradingState
+from positions.values import Side
 
 
 class EntryRefused(Exception):
@@ -58,13 +69,15 @@ def enter(
     settings: Any = None,
     limit_price: Decimal | None = None,
     strategy: str = "",
+    allow_duplicate: bool = False,
 ) -> Order:
     """Write an entry order and its pending bracket down, and queue its sending once that is committed.
 
     `request_id` makes the request repeatable: the same one again is refused. A missing plan means the one that the
-    configuration, with this position's own `settings` over it, comes to.
+    configuration, with this position's own `settings` over it, comes to. An entry that names a `strategy` counts as
+    automatic. `allow_duplicate` says that one just like the last one is meant.
 
-    :raises EntryRefused: a field is wrong, or the account may not enter now.
+    :raises EntryRefused: a field is wrong, the account may not enter now, or the external risk system did not allow it.
     :raises InvalidPlan: the plan is wrong, or does not fit the price.
     """
     instrument = known_instrument(symbol)
@@ -76,16 +89,23 @@ def enter(
     terms = range_terms(policy_for(account=account.name, symbol=symbol, now=now, overrides=own))
     entry = expected_entry(instrument=instrument, side=side, price=expected, plan=chosen.plan, now=now, **terms)
     compile_plan(chosen.plan, entry=entry)  # a stop on the wrong side is refused before, not after
+    ask = EntryAsk(
+        account=account.name, symbol=symbol, side=side, quantity=quantity, price=expected, limit_price=limit_price,
+        automatic=bool(strategy), allow_duplicate=allow_duplicate,
+    )  # fmt: skip
+    subject = f"entry {request_id}"
+    answer = _ask_outside(ask, account=account, instrument=instrument, subject=subject, strategy=strategy, now=now)
     try:
         with transaction.atomic(durable=True):
             account = _lock_account(account)
-            _require_allowed(account, instrument, side=side, quantity=quantity, price=expected)
+            _require_new(account, subject=subject)
+            _require_allowed(ask, account=account, instrument=instrument, now=now)
             order = create_entry_order(
                 account=account,
                 instrument=instrument,
                 side=side,
                 quantity=quantity,
-                subject=f"entry {request_id}",
+                subject=subject,
                 urgency=Urgency.ENTRY,
                 order_type=OrderType.LIMIT if limit_price is not None else OrderType.MARKET,
                 limit_price=limit_price,
@@ -95,11 +115,13 @@ def enter(
                 actor=actor,
             )
             create_pending_bracket(entry_order=order, chosen=chosen, settings=own, now=now)
+            if answer is not None:
+                note_answer(answer, order_id=order.pk, now=now)
             ring_lanes_on_commit([order])
     except IntegrityError as error:
         if "order_client_id_is_unique" not in str(error):
             raise
-        raise DuplicateEntry({"request_id": f"{request_id!r} was used before; choose a new one"}) from None
+        raise _duplicate(subject) from None
     return order
 
 
@@ -231,27 +253,61 @@ def _lock_account(account: Account) -> Account:
     return Account.objects.select_for_update(no_key=True).get(pk=account.pk)
 
 
-def _require_allowed(
-    account: Account, instrument: Instrument, *, side: Side, quantity: Decimal, price: Decimal
-) -> None:
-    """Refuse what the account's switches and limits forbid; exits never come through here.
+def _require_new(account: Account, *, subject: str) -> None:
+    """Refuse a request that was made before, whatever else speaks against it now.
+
+    :raises DuplicateEntry: there is an order for it already.
+    """
+    known = client_order_id(account_id=account.pk, subject=subject, leg="entry", attempt=1)
+    if Order.objects.filter(account=account, client_order_id=known).exists():
+        raise _duplicate(subject)
+
+
+def _duplicate(subject: str) -> DuplicateEntry:
+    return DuplicateEntry({"request_id": f"{subject.removeprefix('entry ')!r} was used before; choose a new one"})
+
+
+def _require_allowed(ask: EntryAsk, *, account: Account, instrument: Instrument, now: datetime) -> None:
+    """Refuse what the switches and limits forbid; exits never come through here.
 
     The account is locked, so entries that come together cannot pass its limits together.
+
+    :raises EntryRefused: with everything that speaks against it.
     """
-    if account.trading_state != TradingState.ACTIVE:
-        raise EntryRefused({"account": f"{account} is {account.trading_state}: it takes no entries until resumed"})
-    if not instrument.tradable:
-        raise EntryRefused({"symbol": f"{instrument} is not tradable at present"})
-    if side is Side.SHORT and not instrument.shortable:
-        raise EntryRefused({"side": f"{instrument} cannot be sold short"})
-    notional = quantity * price
-    if account.max_order_notional is not None and notional > account.max_order_notional:
-        raise EntryRefused(
-            {"quantity": f"{notional:f} exceeds the account's largest order of {account.max_order_notional:f}"}
-        )
-    if account.max_open_positions is None:
-        return
-    held = Position.objects.filter(account=account).exclude(status=PositionStatus.CLOSED).count()
-    held += Order.objects.filter(account=account, intent=Intent.ENTRY, state__in=LIVE, position__isnull=True).count()
-    if held >= account.max_open_positions:
-        raise EntryRefused({"account": f"{account} already holds its limit of {account.max_open_positions} positions"})
+    problems = objections(ask, account=account, instrument=instrument, now=now)
+    if problems:
+        raise EntryRefused(problems)
+
+
+def _ask_outside(
+    ask: EntryAsk, *, account: Account, instrument: Instrument, subject: str, strategy: str, now: datetime
+) -> Answer | None:
+    """Ask the external risk system, where there is one, about an entry that passes our own limits.
+
+    No transaction is open meanwhile.
+
+    :raises EntryRefused: the entry has no chance here, or that system refused it or did not answer.
+    """
+    system = system_for(account=account.name, symbol=instrument.symbol, now=now)
+    if system is None:
+        return None
+    account = Account.objects.defer("credentials").get(pk=account.pk)
+    _require_new(account, subject=subject)
+    _require_allowed(ask, account=account, instrument=instrument, now=now)
+    question = Question(
+        intent=Intent.ENTRY,
+        account=account.name,
+        symbol=instrument.symbol,
+        side=opening_side(ask.side),
+        quantity=ask.quantity,
+        price=ask.price,
+        order_type=OrderType.MARKET if ask.limit_price is None else OrderType.LIMIT,
+        reason="entry",
+        strategy=strategy,
+        client_order_id=client_order_id(account_id=account.pk, subject=subject, leg="entry", attempt=1),
+    )
+    answer = ask_system(system, question, now=now)
+    if answer.verdict != Verdict.ALLOWED:
+        note_entry_not_allowed(answer, question, account_id=account.pk, now=now)
+        raise EntryRefused({"account": entry_refusal(answer)})
+    return answer

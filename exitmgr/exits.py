@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
@@ -25,6 +25,7 @@ from positions.states import PositionStatus
 from positions.values import Side, tradable_basis
 
 HUNDRED = Decimal(100)
+NOTHING = Decimal(0)
 
 
 class ExitRefused(Exception):
@@ -54,6 +55,10 @@ class ExitIntent:
     not_before: datetime | None = None
     #: None takes what the configuration says of the position.
     max_slippage_bps: int | None = None
+    #: A limit other than the one of its decision's level.
+    limit_price: Decimal | None = None
+    #: It is for `at_most`, which less urgent exits hold: written down now, sent when they have given it back.
+    waits: bool = False
 
 
 def leg_of(reason: str, urgency: Urgency) -> str:
@@ -89,12 +94,13 @@ def make_exits(intents: Sequence[ExitIntent], *, now: datetime, actor: str) -> d
             drafts.append(draft)
             places.append(index)
     orders = create_exit_orders(drafts, now=now, actor=actor)
+    waiting = [order for order in orders if order.waits]
     touched = {draft.position.pk: draft.position for draft in drafts}
     ledger.save_reservations(list(touched.values()))
-    ring_lanes_on_commit(orders)
+    ring_lanes_on_commit([order for order in orders if not order.waits])
     entering = [pk for pk, position_id, kind, _ in live if kind == Intent.ENTRY and position_id in touched]
-    if entering and _mark_working_entries(entering):
-        ring_advance_on_commit()
+    if (entering and _mark_working_entries(entering)) or waiting:
+        ring_advance_on_commit()  # which calls off what stands in the way
     return dict(zip(places, orders, strict=True))
 
 
@@ -106,24 +112,19 @@ def _mark_working_entries(order_ids: Collection[int]) -> int:
 def _draft(intent: ExitIntent, *, rules: ExitManager, occupied: set[tuple[int, str]]) -> ExitDraft | None:
     position, decision = intent.position, intent.decision
     leg = leg_of(decision.reason, decision.urgency)
+    if intent.waits:  # one leg may wait beside another of its kind that works
+        leg = f"{leg}:{position.exit_seq + 1}"
     if position.status == PositionStatus.CLOSED or (position.pk, leg) in occupied:
         return None
-    quantity = exit_quantity(
-        fraction_pct=decision.fraction_pct,
-        # what live exits have claimed is as good as gone: rungs met by one jump close what those before them leave
-        remaining=position.available,
-        available=position.available,
-        lot=position.instrument.lot,
-        dust=position.instrument.dust,
-        min_notional=position.instrument.min_notional,
-        price=decision.seen_price,
-    )
-    if intent.at_most is not None:
-        quantity = min(quantity, intent.at_most)
+    if position.frozen_at is not None and decision.reason not in (ExitReason.MANUAL, ExitReason.EMERGENCY):
+        return None  # what made it so is settled first; people may leave it all the same
+    quantity = _quantity(intent)
     if quantity <= 0:
         return None
-    sequence = ledger.reserve(position, quantity=quantity)
+    # what waits holds nothing yet; its number is all that is taken
+    sequence = ledger.reserve(position, quantity=NOTHING if intent.waits else quantity)
     slippage = rules.max_slippage_bps if intent.max_slippage_bps is None else intent.max_slippage_bps
+    limit = _limit_price(intent, max_slippage_bps=slippage)
     return ExitDraft(
         position=position,
         quantity=quantity,
@@ -141,14 +142,35 @@ def _draft(intent: ExitIntent, *, rules: ExitManager, occupied: set[tuple[int, s
         max_slippage_bps=slippage,
         retry_attempts=rules.retry_attempts,
         retry_delay_seconds=rules.retry_delay_seconds,
-        limit_price=_limit_price(intent, max_slippage_bps=slippage),
+        limit_price=limit,
+        work_seconds=rules.resubmit_delay_seconds if limit is None else rules.limit_exit.seconds,
+        waits=intent.waits,
         time_in_force=decision.order.time_in_force,
     )
+
+
+def _quantity(intent: ExitIntent) -> Decimal:
+    position, decision = intent.position, intent.decision
+    if intent.waits:
+        return intent.at_most or NOTHING
+    quantity = exit_quantity(
+        fraction_pct=decision.fraction_pct,
+        # what live exits have claimed is as good as gone: rungs met by one jump close what those before them leave
+        remaining=position.available,
+        available=position.available,
+        lot=position.instrument.lot,
+        dust=position.instrument.dust,
+        min_notional=position.instrument.min_notional,
+        price=decision.seen_price,
+    )
+    return quantity if intent.at_most is None else min(quantity, intent.at_most)
 
 
 def _limit_price(intent: ExitIntent, *, max_slippage_bps: int) -> Decimal | None:
     """Return the limit of an exit whose plan asks for one; without a level there is nothing to put it at."""
     decision, instrument = intent.decision, intent.position.instrument
+    if intent.limit_price is not None:
+        return intent.limit_price
     if not decision.order.limit or decision.trigger_price is None:
         return None
     return limit_for_exit(
@@ -170,9 +192,12 @@ def request_exit(
 ) -> Order:
     """Leave a position, or a percentage of what remains of it, on a person's word; return the order.
 
+    What less urgent exits hold is taken from them: they are called off, and an order waits for what they give back.
+    An emergency takes it from all others, a person's exit from those for time and profit.
+
     :raises Position.DoesNotExist: no such position.
     :raises AlreadyClosed: nothing is left of it.
-    :raises AlreadyExiting: live exits have claimed everything, or the same kind of exit is live already.
+    :raises AlreadyExiting: exits as urgent have claimed everything, or the same kind of exit is live already.
     :raises ExitRefused: the percentage makes no sense.
     """
     if not percentage.is_finite() or not 0 < percentage <= HUNDRED:
@@ -183,12 +208,48 @@ def request_exit(
             raise AlreadyClosed(f"position {position_id} is closed; there is nothing left to exit")
         price, quote = _price_now(position)
         decision = Decision(reason=reason, fraction_pct=percentage, trigger_price=None, seen_price=price)
-        made = make_exits(
-            [ExitIntent(position=position, decision=decision, priced_at=now, quote=quote)], now=now, actor=actor
-        )
+        intent = ExitIntent(position=position, decision=decision, priced_at=now, quote=quote)
+        made = _leave_now_and_later(intent, now=now, actor=actor)
         if not made:
             raise AlreadyExiting(_who_is_exiting(position))
         return made[0]
+
+
+def _leave_now_and_later(intent: ExitIntent, *, now: datetime, actor: str) -> list[Order]:
+    """Make an exit for what is unclaimed and one that waits for what less urgent exits hold, as far as it is wanted."""
+    position, decision = intent.position, intent.decision
+    held = held_by_less_urgent(position, urgency=decision.urgency)
+    everything = decision.fraction_pct >= HUNDRED
+    if held > 0 and not everything and position.available <= 0:
+        later = exit_quantity(
+            fraction_pct=decision.fraction_pct,
+            remaining=held,
+            available=held,
+            lot=position.instrument.lot,
+            dust=position.instrument.dust,
+            min_notional=position.instrument.min_notional,
+            price=decision.seen_price,
+        )
+    else:
+        later = held if everything else NOTHING
+    made = list(make_exits([intent], now=now, actor=actor).values())
+    if later > 0:
+        made += make_exits([replace(intent, at_most=later, waits=True)], now=now, actor=actor).values()
+    return made
+
+
+def held_by_less_urgent(position: Position, *, urgency: Urgency) -> Decimal:
+    """Return what live exits hold that give way to this urgency, less what others wait for already.
+
+    Protection that rests at the broker gives way to all of them.
+    """
+    held = NOTHING
+    for order in Order.objects.filter(position=position, intent=Intent.EXIT, state__in=LIVE):
+        if order.waits:
+            held -= order.quantity if order.urgency <= urgency else NOTHING
+        elif order.urgency > urgency or order.resting:
+            held += order.reserved
+    return max(held, NOTHING)
 
 
 def retry_exit(*, order_id: int, now: datetime, actor: str) -> Order:

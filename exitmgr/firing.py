@@ -14,9 +14,10 @@ from typing import Any
 
 from exitmgr.armed import Armed, armed_triggers, judge
 from exitmgr.arming import restart_stagnations, start_waiting
-from exitmgr.exits import ExitIntent, make_exits
+from exitmgr.exits import ExitIntent, leg_of, make_exits
 from exitmgr.models import Trigger
 from exitmgr.probes import Candidate, snapshots_of
+from exitmgr.resting import make_way
 from exitmgr.rules.fire import by_precedence
 from exitmgr.rules.types import Act, Decision, LevelTrigger, TrailTrigger, Urgency
 from exitmgr.states import TriggerStatus
@@ -56,6 +57,8 @@ def fire(candidates: Sequence[Candidate], *, now: datetime) -> Fired:
     exits: dict[int, list[_Pair]] = defaultdict(list)
     gates: list[_Pair] = []
     for trigger in armed:
+        if positions[trigger.position_id].frozen_at is not None:
+            continue
         snapshot = seen[trigger.instrument_id][0] if trigger.instrument_id in seen else None
         decision = judge(trigger, snapshot, now=now)
         if decision is None:
@@ -75,6 +78,13 @@ def fire(candidates: Sequence[Candidate], *, now: datetime) -> Fired:
         actor="scan",
     )
     changed = _mark(ranked, made, now=now)
+    blocked = {
+        (trigger.position_id, leg_of(decision.reason, decision.urgency))
+        for index, (decision, trigger) in enumerate(ranked)
+        if index not in made and decision.urgency > Urgency.STOP
+    }
+    if blocked:
+        make_way(blocked, now=now)
     rungs = [ranked[index] for index in made if _is_rung(ranked[index][1])]  # nothing waits for another exit
     started = _follow_up(gates, rungs, seen, now=now)
     return Fired(armed=len(armed), orders=len(made), changed=changed + len(gates), started=started)

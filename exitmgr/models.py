@@ -8,12 +8,13 @@ import pgtrigger
 from django.db import models
 from django.db.models import CheckConstraint, F, Q, UniqueConstraint
 
+from exitmgr.account_models import Flatten, RiskAnswer  # noqa: F401 - Django finds models here
 from exitmgr.rules.types import Act, Direction, TriggerKind
 from exitmgr.states import BRACKET_MOVES, POLICY_MOVES, TRIGGER_MOVES, BracketStatus, PolicyStatus, TriggerStatus
 from orders.brokers.protocol import OrderType, TimeInForce
 from orders.models import Order
 from positions.fields import NumberField
-from positions.models import Instrument, Position
+from positions.models import Account, Instrument, Position
 from positions.values import Basis
 
 _OPEN = [str(BracketStatus.PENDING), str(BracketStatus.ACTIVE), str(BracketStatus.ERROR)]
@@ -90,6 +91,14 @@ class Bracket(models.Model):
             ),
             CheckConstraint(
                 name="bracket_stop_is_positive", condition=Q(stop_price__isnull=True) | Q(stop_price__gt=0)
+            ),
+        ]
+        indexes = [
+            models.Index(fields=["position"], name="bracket_swapping", condition=~Q(swap="")),
+            models.Index(
+                fields=["position"],
+                name="bracket_at_rest",
+                condition=Q(mode__in=[str(Mode.RESTING), str(Mode.NATIVE)], status=BracketStatus.ACTIVE),
             ),
         ]
         triggers = [
@@ -329,6 +338,33 @@ class Protection(models.Model):
 
     def __str__(self) -> str:
         return f"{'protected' if self.protected else 'unprotected'} since {self.since:%H:%M:%S}"
+
+
+class Difference(models.Model):
+    """Where an account at its broker and our books differ; a row a difference, from when it is seen until it is gone.
+
+    `figures` are what both sides said: while they change, nothing is done about it.
+    """
+
+    account = models.ForeignKey(Account, on_delete=models.CASCADE, related_name="differences", db_index=False)
+    key = models.CharField(max_length=96, help_text="What it is about: a symbol, an order, the account.")
+    kind = models.CharField(max_length=32)
+    figures = models.JSONField(default=dict)
+    seen_at = models.DateTimeField(help_text="Since when it has these figures.")
+    last_seen_at = models.DateTimeField()
+    handled_at = models.DateTimeField(null=True, blank=True, help_text="When something was done, or a person told.")
+    resolved_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        constraints = [
+            UniqueConstraint(
+                name="difference_is_open_once", fields=["account", "key"], condition=Q(resolved_at__isnull=True)
+            ),
+        ]
+        indexes = [models.Index(fields=["-last_seen_at"], name="difference_by_time")]
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.key}"
 
 
 class Heartbeat(models.Model):

@@ -162,6 +162,9 @@ class EntrySerializer(Strict):
     request_id = serializers.CharField(
         required=False, max_length=_LONGEST_KEY, help_text="Names the request, as the Idempotency-Key header does."
     )
+    allow_duplicate = serializers.BooleanField(
+        required=False, default=False, help_text="Also when one just like it was asked for a moment ago."
+    )
     plan = PlanField(required=False, allow_null=True, help_text=_PLAN)
     settings = serializers.DictField(required=False, help_text=_SETTINGS)
 

@@ -28,14 +28,16 @@ class Candidate:
 # Each probe is a range of the partial index (instrument, basis, direction, level) that is empty unless something
 # fires; LIMIT inside the lateral keeps the planner from turning four probes a symbol into one pass over all triggers.
 # What the rules would not fire is left out, or it would crowd out what they would: triggers armed after the interval's
-# extremes, and targets of positions that are wholly claimed.
+# extremes, and targets of positions that are wholly claimed; but a stop that rests at the broker makes room for them.
 _ONE_PROBE: Final = """
        (SELECT t.* FROM exitmgr_trigger t
          WHERE t.status = 'armed' AND t.kind = 'level' AND t.instrument_id = q.instrument_id
            AND t.basis = '{basis}' AND t.direction = '{direction}' AND t.level {comparison} q.{basis}_{extreme}
            AND (t.armed_seq <= q.from_seq OR t.level {comparison} {price})
            AND (t.urgency <= {stop} OR EXISTS (SELECT FROM positions_position p
-                                                WHERE p.id = t.position_id AND p.quantity > p.exited + p.reserved))
+                                                WHERE p.id = t.position_id AND p.quantity > p.exited + p.reserved)
+                OR EXISTS (SELECT FROM orders_order o
+                            WHERE o.position_id = t.position_id AND o.resting AND o.ended_at IS NULL)){frozen}
          LIMIT %(triggers)s)"""
 _PROBES: Final = """
 SELECT hit.id, hit.position_id, hit.instrument_id
@@ -46,20 +48,24 @@ SELECT hit.id, hit.position_id, hit.instrument_id
  ORDER BY hit.urgency, hit.id
  LIMIT %(triggers)s
 """
+# Asked only while some position is frozen.
+_NOT_FROZEN: Final = """
+           AND NOT EXISTS (SELECT FROM positions_position f WHERE f.id = t.position_id AND f.frozen_at IS NOT NULL)"""
 # Hardly any plan is judged on these; that there is none costs one look at an index that is empty then.
 _CHOOSABLE: Final = (Basis.LAST, Basis.MID)
 _IN_USE: Final = """
 SELECT EXISTS (SELECT FROM exitmgr_trigger WHERE basis = 'last' AND kind = 'level' AND status = 'armed'),
        EXISTS (SELECT FROM exitmgr_trigger WHERE basis = 'mid' AND kind = 'level' AND status = 'armed'),
        EXISTS (SELECT FROM exitmgr_trailcohort),
-       EXISTS (SELECT FROM exitmgr_trailcohort WHERE basis IN ('last', 'mid'))
+       EXISTS (SELECT FROM exitmgr_trailcohort WHERE basis IN ('last', 'mid')),
+       EXISTS (SELECT FROM positions_position WHERE frozen_at IS NOT NULL AND status <> 'closed')
 """
 _CROSSINGS: Final = ((Direction.FALL, ">=", "low"), (Direction.RISE, "<=", "high"))
 _TRADABLE: Final = (Basis.BID, Basis.ASK)
 
 
 @cache
-def _probe_sql(chosen: frozenset[Basis]) -> str:
+def _probe_sql(chosen: frozenset[Basis], frozen: bool = False) -> str:
     """Return the probes of the tradable prices, and of those that plans have chosen instead."""
     return _PROBES.format(
         probes="\n       UNION ALL".join(
@@ -70,6 +76,7 @@ def _probe_sql(chosen: frozenset[Basis]) -> str:
                 extreme=extreme,
                 price="(q.bid + q.ask) * 0.5" if basis is Basis.MID else f"q.{basis}",
                 stop=int(Urgency.STOP),
+                frozen=_NOT_FROZEN if frozen else "",
             )
             for basis in (*_TRADABLE, *sorted(chosen))
             for direction, comparison, extreme in _CROSSINGS
@@ -81,25 +88,31 @@ PROBE: Final = _probe_sql(frozenset())
 
 
 class InUse(NamedTuple):
-    """What has to be looked at: levels on other prices than the tradable ones, trails, trails on other prices."""
+    """What has to be looked at: levels on other prices than the tradable ones, trails, trails on other prices.
+
+    `frozen` says that some positions are, which have to be left out.
+    """
 
     chosen: frozenset[Basis]
     trails: bool
     chosen_trails: bool
+    frozen: bool
 
 
 def rules_in_use() -> InUse:
     """Return what armed triggers ask for, so that a scan pays only for what is used."""
     with connection.cursor() as cursor:
         cursor.execute(_IN_USE)
-        last, mid, trails, chosen_trails = cursor.fetchone()
-        return InUse(frozenset(compress(_CHOOSABLE, (last, mid))), trails, chosen_trails)
+        last, mid, trails, chosen_trails, frozen = cursor.fetchone()
+        return InUse(frozenset(compress(_CHOOSABLE, (last, mid))), trails, chosen_trails, frozen)
 
 
-def probe_levels(instrument_ids: Sequence[int], *, chosen: frozenset[Basis], limit: int) -> list[Candidate]:
+def probe_levels(
+    instrument_ids: Sequence[int], *, chosen: frozenset[Basis], limit: int, frozen: bool = False
+) -> list[Candidate]:
     """Return armed triggers that these instruments' prices, or the extremes since the last scan, have reached."""
     with connection.cursor() as cursor:
-        cursor.execute(_probe_sql(chosen), {"ids": list(instrument_ids), "triggers": limit})
+        cursor.execute(_probe_sql(chosen, frozen), {"ids": list(instrument_ids), "triggers": limit})
         return [Candidate(*row) for row in cursor.fetchall()]
 
 

@@ -13,6 +13,7 @@ _TRADER: Final = frozenset(
     {
         "positions.add_position",  # register a holding
         "positions.change_position",  # leave it
+        "positions.change_tradingswitch",  # halt, resume and flatten accounts
         "orders.add_order",  # enter
         "orders.change_order",  # cancel, retry
         "alerts.change_alert",

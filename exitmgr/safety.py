@@ -34,6 +34,7 @@ from exitmgr.loss_watches import (
     watch_of,
 )
 from exitmgr.rules.loss_limits import Breach, breach_of, move_marks
+from exitmgr.switches import effective_state
 from positions.account_pnl import begin_watches, pnl_of_accounts, settle_closed
 from positions.models import Account, LossWatch
 from positions.values import LossAction, TradingState
@@ -125,7 +126,7 @@ def _pnl_of(accounts: Sequence[Account], *, now: datetime) -> dict[int, Decimal]
     try:
         if new:
             begin_watches(new, now=now)
-        return pnl_of_accounts([account.pk for account in limited])
+        return pnl_of_accounts([account.pk for account in limited], certain=True)
     except Exception as error:
         log.exception("loss_limits_not_watched account_ids=%s", [account.pk for account in limited])
         for account in limited:
@@ -194,21 +195,19 @@ def _latch(watch: LossWatch, account: Account, breach: Breach, *, pnl: Decimal, 
 def _hold_down(account_id: int, *, now: datetime, after_batch: Callable[[], object]) -> int:
     """Bring about, or keep up, what the latched breach of an account asks for; return how many exits were made.
 
-    A halted account does nothing by itself: its exits wait until it is no longer halted.
+    While it, or all accounts, are halted nothing is done: its exits wait until that is over.
     """
     with transaction.atomic(durable=True):
         watch = lock_watch(account_id)
         if watch is None or watch.hit_at is None:
             return 0
-        state = _state_of(account_id)
-        if state == TradingState.ACTIVE:
+        if _state_of(account_id) == TradingState.ACTIVE:
             account = _lock_account(account_id)
-            state = _tighten(account, now=now)
-            data = {"before": {"trading_state": "active"}, "after": {"trading_state": state}}
+            data = {"before": {"trading_state": "active"}, "after": {"trading_state": _tighten(account, now=now)}}
             write_events([Happening(kind="loss_limit_held", account_ref=account_id, data=data)], now=now)
     flatten = watch.action == LossAction.FLATTEN
     exits = _leave_all(account_id, now=now, after_batch=after_batch) if flatten else 0
-    if state != TradingState.HALTED:
+    if effective_state(account_id) is not TradingState.HALTED:
         call_off_orders(account_id, exits_too=flatten, now=now, why=f"the account has reached its {watch.reason} limit")
     return exits
 
@@ -218,7 +217,7 @@ def _leave_all(account_id: int, *, now: datetime, after_batch: Callable[[], obje
     while True:
         with transaction.atomic(durable=True):
             watch = lock_watch(account_id)
-            if watch is None or watch.hit_at is None or _state_of(account_id) == TradingState.HALTED:
+            if watch is None or watch.hit_at is None or effective_state(account_id) is TradingState.HALTED:
                 return exits  # another looks after it, or a person has just reset or halted it
             left = leave_some(
                 account_id, reason=watch.reason, evidence={"loss_limit": told(watch)}, after=after, now=now

@@ -17,8 +17,10 @@ from django.db import InterfaceError, OperationalError, connection, transaction
 from alerts.models import Severity
 from alerts.notices import raise_alert
 from exitmgr.firing import fire
+from exitmgr.flatten import keep_flattening
 from exitmgr.probes import probe_levels, rules_in_use
 from exitmgr.safety import watch_limits
+from exitmgr.switches import hold_back_entries
 from exitmgr.timers import due_timers, fire_timers, take_due_steps
 from exitmgr.trails import lift_cohorts, probe_trails
 from positions.models import Quote
@@ -75,7 +77,7 @@ def scan(
     """Fire whatever the latest prices, and their extremes since the last scan, have reached.
 
     By default the quotes that changed; `instrument_ids` looks at those in any case, `everything` at all of them and at
-    the clock and the accounts' losses: decaying targets take their steps, timers that are due fire, limits hold.
+    the clock and the accounts: decaying targets take their steps, timers that are due fire, switches and limits hold.
     An instrument that cannot be scanned calls a person and does not hold up the others. `after_batch` is called after
     each committed batch that leaves more to do.
 
@@ -83,11 +85,12 @@ def scan(
     """
     if not everything:
         return _scan_prices(now=now, instrument_ids=instrument_ids, everything=False, after_batch=after_batch)
-    for work in (accept_standing_suspects, take_due_steps):
+    for work in (hold_back_entries, accept_standing_suspects, take_due_steps):
         _do_by_the_clock(work, now=now)
     done = _scan_prices(now=now, instrument_ids=instrument_ids, everything=True, after_batch=after_batch)
     timed = fire_timers(now=now)  # of positions whose price is not there or too old to judge anything else
-    return done + Scanned(orders=timed + watch_limits(now=now, after_batch=after_batch))
+    safe = watch_limits(now=now, after_batch=after_batch) + keep_flattening(now=now, after_batch=after_batch)
+    return done + Scanned(orders=timed + safe)
 
 
 def _do_by_the_clock(work: Callable[..., object], *, now: datetime) -> None:
@@ -151,7 +154,7 @@ def _scan_once(*, now: datetime, instrument_ids: Collection[int] | None, everyth
         if not taken:
             return Scanned()
         use = rules_in_use()
-        levels = probe_levels(taken, chosen=use.chosen, limit=TRIGGERS_AT_ONCE)
+        levels = probe_levels(taken, chosen=use.chosen, limit=TRIGGERS_AT_ONCE, frozen=use.frozen)
         trails = probe_trails(taken, chosen=use.chosen_trails, limit=TRIGGERS_AT_ONCE) if use.trails else []
         # judged together: a time limit that is due outranks a target that is met
         timers = due_timers(now=now) if everything else []

@@ -10,13 +10,20 @@ from django.contrib import admin
 from django.contrib.auth.admin import GroupAdmin as DjangoGroupAdmin
 from django.contrib.auth.admin import UserAdmin as DjangoUserAdmin
 from django.contrib.auth.models import Group, User
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
 from knox.models import AuthToken
 from unfold.admin import ModelAdmin
-from unfold.decorators import display
+from unfold.decorators import action, display
+from unfold.enums import ActionVariant
 from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationForm
 from unfold.widgets import UnfoldAdminPasswordWidget, UnfoldAdminURLInputWidget
 
+from exitmgr.account_page import (
+    account_flatten_page,
+    account_switch_page,
+    overall_flatten_page,
+    overall_switch_page,
+)
 from exitmgr.leaving import actor_of
 from exitmgr.loss_watches import watch_of
 from exitmgr.reference_data import add_instrument, change_account, change_instrument
@@ -24,12 +31,13 @@ from exitmgr.tokens import revoke_token
 from positions.admin import PlainColumns, RowAdmin, show_value
 from positions.calendars import UnknownCalendar, require_calendar
 from positions.models import Account, Instrument
+from positions.values import TradingState
 
 _STATE_LABELS = {"active": "success", "reduce_only": "warning", "halted": "danger"}
 
 
 class AccountForm(forms.ModelForm):  # type: ignore[type-arg]  # Django's forms take no parameter at run time
-    """Limits and switches, and a way to replace credentials that never shows them."""
+    """Limits, and a way to replace credentials that never shows them."""
 
     base_url = forms.URLField(
         required=False,
@@ -55,8 +63,7 @@ class AccountForm(forms.ModelForm):  # type: ignore[type-arg]  # Django's forms 
     class Meta:
         model = Account
         fields = (
-            "base_url", "trading_state", "max_order_notional", "max_open_positions", "max_daily_loss", "max_drawdown",
-            "loss_action",
+            "base_url", "max_order_notional", "max_open_positions", "max_daily_loss", "max_drawdown", "loss_action",
         )  # fmt: skip
 
     def clean(self) -> dict[str, Any]:
@@ -69,7 +76,7 @@ class AccountForm(forms.ModelForm):  # type: ignore[type-arg]  # Django's forms 
 
 @admin.register(Account)
 class AccountAdmin(PlainColumns, ModelAdmin):
-    """Accounts: limits, trading state, credentials to be replaced."""
+    """Accounts: limits, credentials to be replaced, and pages that ask before the kill switch is set."""
 
     form = AccountForm
     list_display = (
@@ -79,13 +86,16 @@ class AccountAdmin(PlainColumns, ModelAdmin):
     list_filter = ("broker", "trading_state")
     search_fields = ("name",)
     ordering: ClassVar[Any] = ("name",)
-    readonly_fields = ("name", "broker", "created_at_plain", "updated_at_plain", "losses")
+    readonly_fields = ("name", "broker", "state_label", "created_at_plain", "updated_at_plain", "losses")
     fieldsets: ClassVar[Any] = (
-        (None, {"fields": (("name", "broker"), "base_url", ("created_at_plain", "updated_at_plain"))}),
-        ("Limits", {"fields": ("trading_state", ("max_order_notional", "max_open_positions"))}),
+        (None, {"fields": (("name", "broker", "state_label"), "base_url", ("created_at_plain", "updated_at_plain"))}),
+        ("Limits", {"fields": (("max_order_notional", "max_open_positions"),)}),
         ("Loss limits", {"fields": (("max_daily_loss", "max_drawdown"), "loss_action", "losses")}),
         ("Credentials", {"fields": (("key", "secret"),)}),
     )
+
+    actions_detail: ClassVar[Any] = ("halt", "reduce_only", "resume", "flatten")
+    actions_list: ClassVar[Any] = ("switch_all", "flatten_all")
 
     def get_queryset(self, request: HttpRequest) -> Any:
         """Return accounts with what they have lost, without their credentials."""
@@ -129,6 +139,52 @@ class AccountAdmin(PlainColumns, ModelAdmin):
         if watch.hit_at is not None:
             figures.append(f"{watch.reason} limit hit at {watch.hit_at:%Y-%m-%d %H:%M:%S} UTC, not reset yet")
         return "; ".join(figures)
+
+    def has_switch_permission(self, request: HttpRequest, _object_id: Any = None) -> bool:
+        """Return whether the user may stop trading and leave everything."""
+        return bool(request.user.has_perm("positions.change_tradingswitch"))
+
+    @action(description="Halt…", url_path="halt", icon="front_hand", permissions=["switch"])
+    def halt(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        """Send nothing by itself, after a page that asks."""
+        return account_switch_page(self, request, object_id, state=TradingState.HALTED)
+
+    @action(description="Reduce only…", url_path="reduce-only", icon="trending_down", permissions=["switch"])
+    def reduce_only(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        """Take no entries, after a page that asks."""
+        return account_switch_page(self, request, object_id, state=TradingState.REDUCE_ONLY)
+
+    @action(description="Resume…", url_path="resume", icon="play_arrow", permissions=["switch"])
+    def resume(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        """Allow everything again, after a page that asks."""
+        return account_switch_page(self, request, object_id, state=TradingState.ACTIVE)
+
+    @action(
+        description="Flatten…",
+        url_path="flatten",
+        icon="emergency_home",
+        variant=ActionVariant.DANGER,
+        permissions=["switch"],
+    )
+    def flatten(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        """Leave everything the account holds, after a page that asks for its name."""
+        return account_flatten_page(self, request, object_id)
+
+    @action(description="All accounts…", url_path="switch-all", icon="front_hand", permissions=["switch"])
+    def switch_all(self, request: HttpRequest) -> HttpResponse:
+        """Set what all accounts may do at most, after a page that asks."""
+        return overall_switch_page(self, request)
+
+    @action(
+        description="Flatten everything…",
+        url_path="flatten-all",
+        icon="emergency_home",
+        variant=ActionVariant.DANGER,
+        permissions=["switch"],
+    )
+    def flatten_all(self, request: HttpRequest) -> HttpResponse:
+        """Leave everything in all accounts, after a page that asks."""
+        return overall_flatten_page(self, request)
 
     def save_model(self, request: HttpRequest, obj: Account, form: Any, change: bool) -> None:
         """Hand what was changed to the verb that journals it."""

@@ -7,8 +7,9 @@ from datetime import UTC, datetime
 from celery import shared_task
 
 from exitmgr import advance as advancing
-from exitmgr import calendar_watch, history, scans, stale_prices, trails, watch
+from exitmgr import calendar_watch, external_risk, history, scans, stale_prices, trails, watch
 from exitmgr import sweep as sweeping
+from exitmgr.reconcile.looks import look_once, ring_for_due_accounts
 from orders.brokers.registry import connect
 
 
@@ -56,6 +57,20 @@ def tell_of_stale_prices(**_later: object) -> int:
 def refresh_bars(**_later: object) -> int:
     """Fetch bars of what is held from its brokers."""
     return history.refresh_held_bars(now=datetime.now(UTC), connect=connect)
+
+
+@shared_task(name="exitmgr.ask_about_exits")
+def ask_about_exits(**_later: object) -> int:
+    """Ask the external risk system about exits that are on their way."""
+    return external_risk.ask_about_exits(now=datetime.now(UTC))
+
+
+@shared_task(name="exitmgr.reconcile")
+def reconcile(*, account_id: int | None = None, **_later: object) -> int:
+    """Compare an account with its broker; without one ring for each that is due."""
+    if account_id is None:
+        return ring_for_due_accounts(now=datetime.now(UTC))
+    return look_once(account_id=account_id, connect=connect, clock=lambda: datetime.now(UTC))
 
 
 @shared_task(name="exitmgr.keep_sessions")

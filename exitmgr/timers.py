@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Final
 
 from django.db import InterfaceError, OperationalError, transaction
-from django.db.models import F, Q
+from django.db.models import Exists, F, OuterRef, Q
 
 from alerts.models import Severity
 from alerts.notices import raise_alert
@@ -19,6 +19,7 @@ from exitmgr.models import Trigger
 from exitmgr.probes import Candidate
 from exitmgr.rules.types import TriggerKind
 from exitmgr.states import TriggerStatus
+from orders.models import Order
 from positions.locks import lock_positions
 from positions.models import Quote
 
@@ -86,13 +87,18 @@ def _fire_together(due: Sequence[Candidate], *, now: datetime) -> tuple[Fired, s
 
 
 def due_timers(*, now: datetime, leave_out: Collection[int] = ()) -> list[Candidate]:
-    """Return timers that are due; those of positions wholly claimed wait for what the other exits give back."""
-    unclaimed = Q(position__quantity__gt=F("position__exited") + F("position__reserved"))
+    """Return timers that are due; those of positions wholly claimed wait for what the other exits give back.
+
+    A stop that rests at the broker makes room for them, so it does not count as a claim.
+    """
+    resting = Order.objects.filter(position=OuterRef("position"), resting=True, ended_at__isnull=True)
+    unclaimed = Q(position__quantity__gt=F("position__exited") + F("position__reserved")) | Exists(resting)
     return _due(TriggerKind.TIMER, unclaimed & ~Q(pk__in=leave_out), now=now)
 
 
 def _due(kind: TriggerKind, which: Q = _ALL, *, now: datetime) -> list[Candidate]:
-    rows = Trigger.objects.filter(which, kind=kind, status=TriggerStatus.ARMED, due_at__lte=now)
+    live = Trigger.objects.filter(kind=kind, status=TriggerStatus.ARMED, position__frozen_at__isnull=True)
+    rows = live.filter(which, due_at__lte=now)
     found = rows.order_by("due_at", "pk").values_list("pk", "position_id", "instrument_id")[:TRIGGERS_AT_ONCE]
     return [Candidate(*row) for row in found]
 

@@ -39,6 +39,7 @@ def is_plain_acknowledgement(report: OrderReport) -> bool:
         report.state is ReportedState.WORKING
         and report.filled_quantity == 0
         and not report.executions
+        and not report.legs
         and report.client_order_id != ""
     )
 

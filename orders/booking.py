@@ -13,13 +13,14 @@ from functools import partial
 from alerts.events import Happening
 from alerts.models import Severity
 from alerts.notices import raise_alert
-from orders.brokers.protocol import Execution, OrderReport, OrderSide
+from orders.brokers.protocol import Execution, OrderReport, OrderSide, ReportedState
 from orders.endings import end_order
+from orders.groups import share_fill
 from orders.models import Intent, Order
+from orders.replace import successor_of
 from orders.states import LIVE, TERMINAL, OrderEvent, OrderState, next_state
 from positions import ledger
 from positions.models import Position
-from positions.pnl import Oversold
 from positions.states import PositionStatus
 from positions.values import Side
 
@@ -32,6 +33,9 @@ class Changed:
         self.orders = orders
         self.happenings: list[Happening] = []
         self.alerts: list[Callable[[], object]] = []
+        #: Orders that were replaced, and those that took over from them; written after the former have ended.
+        self.replaced: list[Order] = []
+        self.successors: list[Order] = []
         self.now = now
 
     def tell(self, kind: str, order: Order, **data: object) -> None:
@@ -48,8 +52,15 @@ class Changed:
 
 
 def book_fill(order: Order, execution: Execution, *, changed: Changed) -> None:
-    """Book one new execution into its order and its position."""
+    """Book one new execution into its order and its position.
+
+    More than was ordered is real all the same: the order grows to it, and a person is called.
+    """
     order.filled_quantity += execution.quantity
+    if order.filled_quantity > order.quantity:
+        changed.tell("order_overfilled", order, ordered=order.quantity, filled=order.filled_quantity)
+        order.quantity = order.filled_quantity
+        changed.alerts.append(partial(_alert_overfilled, order, now=changed.now))
     order.filled_value += execution.quantity * execution.price
     order.news = True
     changed.tell(
@@ -86,23 +97,28 @@ def _book_exit(order: Order, execution: Execution, *, changed: Changed) -> None:
     assert position is not None  # noqa: S101 - the database refuses an exit without one
     released = min(order.reserved, execution.quantity)
     order.reserved -= released
+    if order.group:
+        owed = execution.quantity - released
+        released += share_fill(order, quantity=execution.quantity, owed=owed, changed=changed)
     was = position.status
-    try:
-        ledger.add_exit_fill(
-            position,
-            quantity=execution.quantity,
-            price=execution.price,
-            fee=execution.fee,
-            at=execution.at,
-            order_id=order.pk,
-            reason=order.reason,
-            released=released,
-        )
-    except Oversold as error:
+    held = min(execution.quantity, position.remaining)
+    if held < execution.quantity:
+        beyond = execution.quantity - held
+        changed.tell("position_oversold", order, beyond=beyond, price=execution.price)
+        changed.alerts.append(partial(_alert_oversold, order, beyond, now=changed.now))
+    if held <= 0:
         ledger.release(position, quantity=released)
-        changed.tell("position_oversold", order, error=str(error), price=execution.price)
-        changed.alerts.append(partial(_alert_oversold, order, str(error), now=changed.now))
         return
+    ledger.add_exit_fill(
+        position,
+        quantity=held,
+        price=execution.price,
+        fee=execution.fee,
+        at=execution.at,
+        order_id=order.pk,
+        reason=order.reason,
+        released=released,
+    )
     if order.state in TERMINAL:
         _withdraw_excess(position, changed=changed)
     if position.status == PositionStatus.CLOSED and was != PositionStatus.CLOSED:
@@ -138,8 +154,16 @@ def _withdraw_excess(position: Position, *, changed: Changed) -> None:
 
 
 def book_end(order: Order, report: OrderReport, *, changed: Changed) -> None:
-    """Note the end of an order and free what it had still reserved."""
+    """Note the end of an order and free what it had still reserved; who replaced it takes that over."""
     end_order(order, now=changed.now)
+    if report.state is ReportedState.REPLACED and order.state == OrderState.CANCELLED:
+        successor = successor_of(order, report, now=changed.now)
+        order.cancel_asked_at = order.cancel_asked_at or changed.now  # not ended by the broker: nothing follows
+        order.cancel_for = ""
+        order.replacing = {}
+        changed.replaced.append(order)
+        if successor is not None:
+            changed.successors.append(successor)
     changed.tell(
         f"order_{order.state}",
         order,
@@ -149,13 +173,31 @@ def book_end(order: Order, report: OrderReport, *, changed: Changed) -> None:
     )
 
 
-def _alert_oversold(order: Order, error: str, *, now: datetime) -> None:
+def _alert_oversold(order: Order, beyond: Decimal, *, now: datetime) -> None:
     raise_alert(
         kind="position_oversold",
         severity=Severity.CRITICAL,
         title=f"Position {order.position_id} in {order.instrument} was sold beyond its size",
-        message=f"{error}. Compare the position with the broker and correct the difference there.",
+        message=f"Order {order.pk} filled {beyond:f} more than was left of it; what there was is booked. The account "
+        f"now holds {beyond:f} the other way: close that at the broker.",
         dedupe_key=f"position_oversold:{order.position_id}",
+        requires_action=True,
+        data={"beyond": f"{beyond:f}"},
+        account_ref=order.account_id,
+        position_ref=order.position_id,
+        order_ref=order.pk,
+        now=now,
+    )
+
+
+def _alert_overfilled(order: Order, *, now: datetime) -> None:
+    raise_alert(
+        kind="order_overfilled",
+        severity=Severity.CRITICAL,
+        title=f"The broker filled more than order {order.pk} asked for",
+        message=f"It filled {order.filled_quantity:f} {order.instrument}, all of which is booked. Compare the position "
+        "with the broker.",
+        dedupe_key=f"order_overfilled:{order.pk}",
         requires_action=True,
         account_ref=order.account_id,
         position_ref=order.position_id,

@@ -7,11 +7,12 @@ from datetime import datetime
 from django.db import transaction
 
 from alerts.events import Happening, write_events
-from orders.brokers.protocol import Broker, OrderRef
+from orders.brokers.protocol import Broker
 from orders.endings import end_order, lock_order
 from orders.errors import Refused
 from orders.lanes import ring_advance_on_commit
-from orders.models import Order
+from orders.models import CancelFor, Order
+from orders.replace import ref_of
 from orders.states import AT_BROKER, OrderEvent, OrderState, next_state
 from positions import ledger
 from positions.doorbells import ring
@@ -21,8 +22,12 @@ class NotCancellable(Exception):
     """The order has ended, or is just being sent; the message says which."""
 
 
-def request_cancel(*, order_id: int, now: datetime, actor: str, why: str = "") -> Order:
+def request_cancel(
+    *, order_id: int, now: datetime, actor: str, why: str = "", cancel_for: CancelFor | None = None
+) -> Order:
     """Cancel an unsent order at once, or mark a working one for cancelling at its broker.
+
+    `cancel_for` says what follows its end; a person's word, which is none of these, stands over it.
 
     :raises NotCancellable: it has ended or is being sent at this moment.
     """
@@ -42,8 +47,21 @@ def request_cancel(*, order_id: int, now: datetime, actor: str, why: str = "") -
         else:
             ended = "is being sent right now; try again in a moment" if order.is_live else f"has ended ({state})"
             raise NotCancellable(f"order {order_id} {ended}")
+        if cancel_for is None or order.cancel_asked_at is None:
+            order.cancel_for = cancel_for or ""
         order.cancel_asked_at = now
-        order.save(update_fields=["state", "cancel_asked_at", "ended_at", "news", "reserved", "heard_at"])
+        order.save(
+            update_fields=[
+                "state",
+                "cancel_asked_at",
+                "cancel_for",
+                "ended_at",
+                "news",
+                "reserved",
+                "heard_at",
+                "waits",
+            ]
+        )
         write_events(
             [
                 Happening(
@@ -63,6 +81,6 @@ def request_cancel(*, order_id: int, now: datetime, actor: str, why: str = "") -
 def send_cancel(order: Order, *, broker: Broker) -> None:
     """Ask the broker to cancel; a refusal means it has probably ended, which the next look will tell."""
     try:
-        broker.cancel(OrderRef(client_order_id=order.client_order_id, broker_order_id=order.broker_order_id))
+        broker.cancel(ref_of(order))
     except Refused:
         return

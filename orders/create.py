@@ -9,7 +9,7 @@ from decimal import Decimal
 from typing import Any
 
 from alerts.events import Happening, write_events
-from orders.brokers.protocol import OrderSide, OrderType, TimeInForce
+from orders.brokers.protocol import OrderClass, OrderSide, OrderType, TimeInForce
 from orders.client_ids import client_order_id
 from orders.limits import EXIT_SLIPPAGE_BPS, RETRY_ATTEMPTS, RETRY_DELAY_SECONDS
 from orders.models import Intent, Order, lane_for
@@ -40,6 +40,14 @@ class ExitDraft:
     limit_price: Decimal | None = None
     #: Empty: what the venue takes for the order type.
     time_in_force: str = ""
+    #: It is called off when it has worked so long without being filled; None: never.
+    work_seconds: int | None = None
+    #: It waits for what less urgent exits hold, and nothing is reserved for it yet.
+    waits: bool = False
+    #: The order is a stop at this price, and rests at the broker as protection.
+    resting_stop: Decimal | None = None
+    #: With a resting stop: a target beside it, of which one cancels the other at the broker.
+    resting_target: Decimal | None = None
 
 
 def closing_side(side: Side) -> OrderSide:
@@ -55,6 +63,14 @@ def opening_side(side: Side) -> OrderSide:
 def market_time_in_force(asset_class: str) -> TimeInForce:
     """Return the time in force a market order uses: crypto venues know no trading day."""
     return TimeInForce.GTC if asset_class == AssetClass.CRYPTO else TimeInForce.DAY
+
+
+def _type_of(draft: ExitDraft) -> OrderType:
+    if draft.resting_target is not None:
+        return OrderType.LIMIT
+    if draft.resting_stop is not None:
+        return OrderType.STOP
+    return OrderType.MARKET if draft.limit_price is None else OrderType.LIMIT
 
 
 def create_exit_orders(drafts: Sequence[ExitDraft], *, now: datetime, actor: str) -> list[Order]:
@@ -74,9 +90,15 @@ def create_exit_orders(drafts: Sequence[ExitDraft], *, now: datetime, actor: str
             lane=lane_for(draft.urgency),
             side=closing_side(Side(draft.position.side)),
             quantity=draft.quantity,
-            reserved=draft.quantity,
-            order_type=OrderType.MARKET if draft.limit_price is None else OrderType.LIMIT,
-            limit_price=draft.limit_price,
+            reserved=Decimal(0) if draft.waits else draft.quantity,
+            waits=draft.waits,
+            work_seconds=draft.work_seconds,
+            order_type=_type_of(draft),
+            limit_price=draft.limit_price if draft.resting_target is None else draft.resting_target,
+            stop_price=draft.resting_stop,
+            order_class=OrderClass.SIMPLE if draft.resting_target is None else OrderClass.OCO,
+            group="" if draft.resting_target is None else f"position {draft.position.pk} exit {draft.sequence}",
+            resting=draft.resting_stop is not None,
             time_in_force=draft.time_in_force or market_time_in_force(draft.position.instrument.asset_class),
             expected_price=draft.expected_price,
             trigger_price=draft.trigger_price,

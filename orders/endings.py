@@ -31,6 +31,7 @@ def end_order(order: Order, *, now: datetime) -> Position | None:
     """
     order.ended_at = now
     order.news = True
+    order.waits = False
     released, order.reserved = order.reserved, Decimal(0)
     if order.intent != Intent.EXIT or order.position is None:
         return None

@@ -81,5 +81,10 @@ class StillUnknown(OutcomeUnknown):
     """Nothing new left us: the lookup of a former try failed, or came too early to prove its absence."""
 
 
+class NeverProven(StillUnknown):
+    """Not found where not being found proves nothing, as the venue takes the same order twice: only a person, or its
+    turning up, settles what became of it."""
+
+
 class AccountRefused(Refused):
     """The broker no longer accepts this account's credentials; retrying cannot help, a person must act."""

@@ -97,5 +97,6 @@ class Follower:
             log.warning("catch_up_failed account_id=%s error=%s", account_id, error)
             return
         log.info("stream_connected account_id=%s asking_about=%s", account_id, quiet)
+        ring("exitmgr.reconcile", queue="maintenance", kwargs={"account_id": account_id}, expires=60)
         if quiet:
             ring("orders.sync", queue="maintenance")

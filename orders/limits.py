@@ -16,6 +16,17 @@ CALL_SECONDS = 7
 #: Longest wait between tries to reach a broker that does not answer at all.
 UNREACHABLE_CEILING_SECONDS = 30.0
 UNKNOWN_RECHECK_SECONDS = 1.0
+#: An order in quarantine is looked up so often; nothing is sent for it.
+QUARANTINE_RECHECK_SECONDS = 15.0
+#: An exit that other orders at the broker stand in the way of: tries while they are being ended, and the first pause.
+HELD_ATTEMPTS = 8
+HELD_SECONDS = 0.5
+#: Polls of an order in a row that failed before a person is called.
+POLLS_FAILED = 5
+#: A change that the broker has not made so long after it was sent is given up; the order works on as it was.
+REPLACE_SECONDS = 10.0
+#: A cancel that the broker has not confirmed for so long calls a person; it is asked for all the same.
+CANCEL_ALERT_SECONDS = 30.0
 #: An order whose fate is unknown for this long since it was first sent calls a person; it is looked up all the same.
 UNKNOWN_ALERT_SECONDS = 10.0
 #: A working order nothing was heard of for this long is asked about.

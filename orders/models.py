@@ -31,6 +31,13 @@ class Lane(models.TextChoices):
     ENTRY = "entry"
 
 
+class CancelFor(models.TextChoices):
+    """What an order was called off for, where that decides what follows its end."""
+
+    OVERDUE = "overdue"  # it did not fill in its time: the rest goes out again
+    ROOM = "room"  # a more urgent exit needs what it holds
+
+
 def lane_for(urgency: int) -> Lane:
     """Return the lane of an urgency: people and stops share the stop lane, timers and targets the next one."""
     if urgency < 10:
@@ -89,6 +96,28 @@ class Order(models.Model):
         null=True,
         blank=True,
         help_text="After so long at the broker without being filled it is called off; empty: never.",
+    )
+    waits = models.BooleanField(
+        default=False,
+        db_default=False,
+        help_text="For quantity that a less urgent exit still holds; it is not sent before it has been given that.",
+    )
+    replacing = models.JSONField(
+        default=dict, blank=True, help_text="A change the broker was asked for and has not confirmed yet."
+    )
+    held_tries = models.PositiveSmallIntegerField(
+        default=0, db_default=0, help_text="Refusals because other orders hold what this one needs."
+    )
+    polls_failed = models.PositiveSmallIntegerField(
+        default=0, db_default=0, help_text="Times in a row that its broker did not answer when asked about it."
+    )
+    cancel_for = models.CharField(
+        max_length=8,
+        choices=CancelFor.choices,
+        blank=True,
+        default="",
+        db_default="",
+        help_text="Why it was called off, where something follows that; empty: a person did it, or nobody.",
     )
     quarantined_at = models.DateTimeField(
         null=True, blank=True, help_text="Its outcome is unknown and cannot be proven: nothing is sent again for it."
@@ -163,6 +192,10 @@ class Order(models.Model):
                 condition=~Q(order_type__in=["limit", "stop_limit"]) | Q(limit_price__isnull=False),
             ),
             CheckConstraint(
+                name="order_that_waits_is_unsent",
+                condition=Q(waits=False) | Q(state=OrderState.PENDING, reserved=0, intent=Intent.EXIT),
+            ),
+            CheckConstraint(
                 name="order_ended_has_its_time",
                 condition=Q(state__in=_names(TERMINAL), ended_at__isnull=False)
                 | Q(state__in=_names(LIVE), ended_at__isnull=True),
@@ -172,7 +205,15 @@ class Order(models.Model):
             models.Index(fields=["urgency", "id"], name="order_to_send", condition=Q(state__in=_names(CLAIMABLE))),
             models.Index(fields=["heard_at"], name="order_at_broker", condition=Q(state__in=_names(AT_BROKER))),
             models.Index(fields=["id"], name="order_with_news", condition=Q(news=True)),
+            models.Index(fields=["position"], name="order_at_rest", condition=Q(resting=True, state__in=_names(LIVE))),
             models.Index(fields=["account", "broker_order_id"], name="order_by_broker_id"),
+            models.Index(
+                fields=["ended_at"],
+                name="order_stop_not_filled",
+                condition=Q(
+                    intent=Intent.EXIT, urgency__lte=10, state__in=_names(TERMINAL - frozenset({OrderState.FILLED}))
+                ),
+            ),
             models.Index(fields=["-created_at"], name="order_by_time"),
         ]
         triggers = [

@@ -15,14 +15,19 @@ from orders.errors import (
     AccountRefused,
     BrokerError,
     LeaseOver,
+    NeverProven,
     NotSent,
     OutcomeUnknown,
     RefusalKind,
     Refused,
     StillUnknown,
 )
+from orders.in_the_way import make_room
 from orders.lanes import ring_advance_on_commit
 from orders.limits import (
+    HELD_ATTEMPTS,
+    HELD_SECONDS,
+    QUARANTINE_RECHECK_SECONDS,
     UNKNOWN_ALERT_SECONDS,
     UNKNOWN_RECHECK_SECONDS,
     UNREACHABLE_CEILING_SECONDS,
@@ -31,8 +36,12 @@ from orders.limits import (
 from orders.models import Intent, Order
 from orders.states import OrderEvent, OrderState, next_state
 from positions import ledger
+from positions.sessions import NoSessions, next_open
 
 log = logging.getLogger(__name__)
+
+#: Stops and what is more urgent: the room above sends them again after they were given up.
+_STOP = 10
 
 _WRITTEN = [
     "state",
@@ -44,6 +53,9 @@ _WRITTEN = [
     "ended_at",
     "news",
     "maybe_sent_at",
+    "waits",
+    "held_tries",
+    "quarantined_at",
 ]
 
 
@@ -70,17 +82,23 @@ def settle_failure(*, order_id: int, epoch: int, error: BrokerError, now: dateti
             ring_advance_on_commit()
         elif order.epoch >= order.retry_attempts and isinstance(error, NotSent) and not isinstance(error, LeaseOver):
             _alert_unreachable(order, error, now=now)
-        elif event is OrderEvent.LOST and _is_overdue(order, now=now):
+        elif event is OrderEvent.LOST and (order.quarantined_at or _is_overdue(order, now=now)):
             _alert_outcome_unknown(order, error, now=now)
         order.save(update_fields=_WRITTEN)
         write_events([_told(order, event, error)], now=now)
-        return OrderState(order.state)
+    if isinstance(error, Refused) and _is_in_the_way(order, error):
+        make_room(order, error, now=now)
+    return OrderState(order.state)
 
 
 def _decide(order: Order, error: BrokerError, *, now: datetime) -> OrderEvent:
     if isinstance(error, OutcomeUnknown):
         if not isinstance(error, StillUnknown):
             order.maybe_sent_at = now
+        if isinstance(error, NeverProven):
+            order.quarantined_at = order.quarantined_at or now
+            order.next_attempt_at = now + timedelta(seconds=QUARANTINE_RECHECK_SECONDS)
+            return OrderEvent.LOST
         order.next_attempt_at = now + timedelta(seconds=UNKNOWN_RECHECK_SECONDS)
         return OrderEvent.LOST
     if isinstance(error, NotSent):
@@ -89,12 +107,7 @@ def _decide(order: Order, error: BrokerError, *, now: datetime) -> OrderEvent:
         order.next_attempt_at = now + timedelta(seconds=wait)
         return OrderEvent.RELEASED
     assert isinstance(error, Refused)  # noqa: S101 - the third of three kinds
-    if error.retry_after is not None or error.kind is RefusalKind.RATE_LIMITED:
-        # told to wait, with or without a time: nobody looked at the order, so it costs no try
-        wait = error.retry_after or backoff_seconds(
-            tries=order.epoch, base=order.retry_delay_seconds, ceiling=UNREACHABLE_CEILING_SECONDS
-        )
-        order.next_attempt_at = now + timedelta(seconds=wait)
+    if _is_put_off(order, error, now=now):
         return OrderEvent.RELEASED
     order.tries += 1
     if error.permanent or order.tries >= order.retry_attempts:
@@ -102,6 +115,48 @@ def _decide(order: Order, error: BrokerError, *, now: datetime) -> OrderEvent:
     wait = backoff_seconds(tries=order.tries, base=order.retry_delay_seconds)
     order.next_attempt_at = now + timedelta(seconds=wait)
     return OrderEvent.RELEASED
+
+
+def _is_put_off(order: Order, error: Refused, *, now: datetime) -> bool:
+    """Give a refusal that says nothing against the order a later time; return whether it was one: it costs no try."""
+    wait: float | None = None
+    if error.retry_after is not None or error.kind is RefusalKind.RATE_LIMITED:
+        # told to wait, with or without a time: nobody looked at the order
+        wait = error.retry_after or backoff_seconds(
+            tries=order.epoch, base=order.retry_delay_seconds, ceiling=UNREACHABLE_CEILING_SECONDS
+        )
+    elif error.kind is RefusalKind.MARKET_CLOSED and order.intent == Intent.EXIT:
+        order.next_attempt_at = _opening(order, now=now)
+        return True
+    elif _is_in_the_way(order, error) and order.held_tries < HELD_ATTEMPTS:
+        order.held_tries += 1
+        wait = backoff_seconds(tries=order.held_tries, base=HELD_SECONDS)
+    if wait is not None:
+        order.next_attempt_at = now + timedelta(seconds=wait)
+    return wait is not None
+
+
+def _opening(order: Order, *, now: datetime) -> datetime:
+    soon = now + timedelta(seconds=UNREACHABLE_CEILING_SECONDS)
+    try:
+        return max(next_open(order.instrument.calendar, now), soon)
+    except NoSessions:
+        return soon
+
+
+def _is_in_the_way(order: Order, error: BrokerError) -> bool:
+    """Return whether an exit was refused for what other orders at the broker hold or do, which can be ended."""
+    return (
+        isinstance(error, Refused)
+        and order.intent == Intent.EXIT
+        and not error.permanent
+        and error.kind in (RefusalKind.HELD_QUANTITY, RefusalKind.WASH_TRADE)
+    )
+
+
+def exit_failed_key(position_id: int) -> str:
+    """Return the key of the alert that a position could not be left."""
+    return f"exit_failed:{position_id}"
 
 
 def unreachable_key(account_id: int) -> str:
@@ -130,9 +185,11 @@ def _told(order: Order, event: OrderEvent, error: BrokerError) -> Happening:
 
 
 def _alert_given_up(order: Order, error: BrokerError, *, now: datetime) -> None:
+    is_exit = order.intent == Intent.EXIT
+    again = ", but tried again every minute" if order.urgency <= _STOP else ""
     action = (
-        f"The position is NOT being left: retry order {order.pk} or close the position at the broker."
-        if order.intent == Intent.EXIT
+        f"The position is NOT being left{again}: retry order {order.pk} or close the position at the broker."
+        if is_exit
         else "The entry was dropped; enter again if you still want it."
     )
     raise_alert(
@@ -140,7 +197,7 @@ def _alert_given_up(order: Order, error: BrokerError, *, now: datetime) -> None:
         severity=Severity.CRITICAL if order.intent == Intent.EXIT else Severity.WARNING,
         title=f"{order.intent} of {order.quantity} {order.instrument} was refused",
         message=f"The broker said: {error}. {action}",
-        dedupe_key=f"order_failed:{order.pk}",
+        dedupe_key=exit_failed_key(order.position_id) if is_exit and order.position_id else f"order_failed:{order.pk}",
         requires_action=order.intent == Intent.EXIT,
         data={"tries": order.tries, "reason": order.reason, "error": str(error)},
         account_ref=order.account_id,
@@ -166,12 +223,17 @@ def _alert_unreachable(order: Order, error: BrokerError, *, now: datetime) -> No
 
 
 def _alert_outcome_unknown(order: Order, error: BrokerError, *, now: datetime) -> None:
+    what_follows = (
+        "This venue would take it twice, so it is never sent again by itself: settle it as arrived or not"
+        if order.quarantined_at
+        else f"It is asked about every {UNKNOWN_RECHECK_SECONDS:.0f} s and sent again only once it is certain that it "
+        "never arrived"
+    )
     raise_alert(
         kind="order_outcome_unknown",
         severity=Severity.CRITICAL,
         title=f"Nobody knows whether order {order.pk} reached the broker",
-        message=f"{error}. It is asked about every {UNKNOWN_RECHECK_SECONDS:.0f} s and sent again only once it is "
-        f"certain that it never arrived; look for client id {order.client_order_id} at the broker.",
+        message=f"{error}. {what_follows}; look for client id {order.client_order_id} at the broker.",
         dedupe_key=outcome_unknown_key(order.pk),
         requires_action=True,
         account_ref=order.account_id,

@@ -2,6 +2,7 @@
 
 The claim is a compare-and-swap with an epoch and a lease on the database's clock. Whoever claims an order that was
 claimed before looks it up by its client order id first. What the broker says is booked by `orders.updates`.
+Breaker and budget (`orders.gate`) are asked before the claim: what may not go yet burns no lease.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -19,11 +20,23 @@ from functools import lru_cache
 from django.db import connection
 
 from alerts.notices import resolve_alerts
-from orders.brokers.protocol import Broker, OrderRef, OrderReport, OrderSide, OrderType, SubmitRequest, TimeInForce
-from orders.errors import BrokerError, LeaseOver, NotSent, OutcomeUnknown, RefusalKind, Refused, StillUnknown
+from orders import gate
+from orders.brokers.headers import Heard, take_heard
+from orders.brokers.protocol import OrderClass, OrderRef, OrderReport, OrderSide, OrderType, SubmitRequest, TimeInForce
+from orders.errors import (
+    BrokerError,
+    LeaseOver,
+    NeverProven,
+    NotSent,
+    OutcomeUnknown,
+    RefusalKind,
+    Refused,
+    StillUnknown,
+)
+from orders.gate import admit, heard_with, learn, note_answers, note_clocks, put_off_error
 from orders.limits import CALL_SECONDS, LEASE_SECONDS
 from orders.outcomes import outcome_unknown_key, settle_failure, unreachable_key
-from orders.states import CLAIMABLE
+from orders.states import CLAIMABLE, LIVE
 from orders.updates import apply_reports
 from positions.fields import plain
 
@@ -37,9 +50,10 @@ LINGER_SECONDS = 0.004
 _TOO_MUCH = RefusalKind.HELD_QUANTITY
 _AT_ONCE = 0.01
 
-BrokerFor = Callable[[int], Broker]
-Connect = Callable[[Collection[int]], BrokerFor]
-Clock = Callable[[], datetime]
+
+BrokerFor = gate.BrokerFor
+Connect = gate.Connect
+Clock = gate.Clock
 
 
 @lru_cache(maxsize=1)
@@ -71,17 +85,21 @@ class Answer:
     claimed: Claimed
     report: OrderReport | None
     error: BrokerError | None
+    #: What the broker said beside it of its limits and its clock.
+    heard: Heard | None = None
 
 
 def submit(*, order_ids: Sequence[int], worker: str, connect: Connect, clock: Clock) -> int:
-    """Send the orders that this worker can claim and return how many it claimed.
+    """Send the orders that this worker may send and can claim, and return how many it claimed.
 
     A second delivery of the same ids finds them claimed and sends nothing.
     """
-    claimed = claim(order_ids=order_ids, worker=worker)
+    admitted = admit(order_ids=order_ids, connect=connect, now=clock())
+    claimed = claim(order_ids=admitted.order_ids, worker=worker) if admitted.order_ids else []
+    admitted.give_back_unclaimed({one.order_id for one in claimed})
     if not claimed:
         return 0
-    broker_for = connect({one.account_id for one in claimed})
+    broker_for = admitted.broker_for
     pool = _pool(os.getpid())
     # the pool starts them in this order, so the most urgent leaves first
     pending: set[Future[Answer]] = {pool.submit(send, one, broker_for, clock) for one in claimed}
@@ -90,20 +108,37 @@ def submit(*, order_ids: Sequence[int], worker: str, connect: Connect, clock: Cl
         if pending:  # answers of a burst come close together, and settling them together costs far less
             later, pending = wait(pending, timeout=LINGER_SECONDS)
             done |= later
-        settle([future.result() for future in done], clock=clock)
+        answers = [future.result() for future in done]
+        heard = _heard_by_account(answers)
+        learn(heard)
+        settle(answers, clock=clock)
+        note_clocks(heard, database_ahead=admitted.database_ahead, now=clock())
     return len(claimed)
+
+
+def _heard_by_account(answers: Sequence[Answer]) -> dict[int, list[Heard]]:
+    heard: dict[int, list[Heard]] = {}
+    for answer in answers:
+        if answer.heard is not None:
+            heard.setdefault(answer.claimed.account_id, []).append(answer.heard)
+    return heard
 
 
 _CLAIM = """
 WITH due AS (
     SELECT o.id, o.position_id, GREATEST(o.maybe_sent_at, o.lease_until) AS maybe_sent_at
-      FROM orders_order o JOIN positions_account a ON a.id = o.account_id
-     WHERE o.id = ANY(%(ids)s::bigint[]) AND o.state = ANY(%(claimable)s)
+      FROM orders_order o JOIN positions_account a ON a.id = o.account_id,
+           (SELECT COALESCE(min(state), 'active') AS state FROM positions_tradingswitch) s
+     WHERE o.id = ANY(%(ids)s::bigint[]) AND o.state = ANY(%(claimable)s) AND NOT o.waits
        AND (o.lease_until IS NULL OR o.lease_until < clock_timestamp())
        AND (o.next_attempt_at IS NULL OR o.next_attempt_at <= clock_timestamp())
-       AND (a.trading_state = 'active'
-            OR a.trading_state = 'reduce_only' AND o.intent = 'exit'
-            OR o.lane = 'emergency')
+       AND (o.lane = 'emergency'
+            OR o.intent = 'exit' AND 'halted' NOT IN (a.trading_state, s.state)
+            OR a.trading_state = 'active' AND s.state = 'active'
+               AND NOT EXISTS (
+                   SELECT 1 FROM positions_position h JOIN orders_order x ON x.position_id = h.id
+                    WHERE h.account_id = o.account_id AND h.instrument_id = o.instrument_id AND h.status <> 'closed'
+                      AND x.intent = 'exit' AND NOT x.resting AND x.state = ANY(%(live)s)))
      ORDER BY o.urgency, o.id
        FOR UPDATE OF o SKIP LOCKED
 )
@@ -116,14 +151,15 @@ UPDATE orders_order o
  WHERE o.id = due.id AND i.id = o.instrument_id
 RETURNING o.id, o.account_id, o.epoch, o.maybe_sent_at, o.urgency, o.client_order_id, i.symbol, o.side, o.quantity,
           o.order_type, o.time_in_force, o.limit_price, o.stop_price, o.trail_price, o.trail_percent,
-          o.intent = 'entry' OR p.quantity - p.exited >= o.quantity - o.filled_quantity
+          o.intent = 'entry' OR p.quantity - p.exited >= o.quantity - o.filled_quantity, o.order_class
 """
 
 
 def claim(*, order_ids: Sequence[int], worker: str) -> list[Claimed]:
     """Take the lease of every order that is due and may be sent now, the most urgent first.
 
-    A halted account sends only emergencies, a reduce-only one only exits: the switch is read in the same statement.
+    A halted account sends only emergencies, a reduce-only one only exits, and so does the switch over all accounts.
+    An entry waits while its account is leaving anything in the same symbol. All of that is read in the same statement.
     """
     call_before = time.monotonic() + LEASE_SECONDS - CALL_SECONDS
     with connection.cursor() as cursor:
@@ -132,6 +168,7 @@ def claim(*, order_ids: Sequence[int], worker: str) -> list[Claimed]:
             {
                 "ids": list(order_ids),
                 "claimable": [str(state) for state in CLAIMABLE],
+                "live": [str(state) for state in LIVE],
                 "worker": worker,
                 "lease": LEASE_SECONDS,
             },
@@ -153,7 +190,10 @@ def claim(*, order_ids: Sequence[int], worker: str) -> list[Claimed]:
                 order_type=OrderType(row[9]),
                 time_in_force=TimeInForce(row[10]),
                 limit_price=_trimmed(row[11]),
-                stop_price=_trimmed(row[12]),
+                # the row of an OCO is its target; its stop price is that of the other leg
+                stop_price=None if row[16] == OrderClass.OCO else _trimmed(row[12]),
+                stop_leg_stop=_trimmed(row[12]) if row[16] == OrderClass.OCO else None,
+                order_class=OrderClass(row[16]),
                 trail_price=_trimmed(row[13]),
                 trail_percent=_trimmed(row[14]),
             ),
@@ -171,21 +211,29 @@ def send(claimed: Claimed, broker_for: BrokerFor, clock: Clock) -> Answer:
 
     Whoever is not the first to claim it asks first whether it is already there.
     """
+    take_heard()
+    report, error = _place(claimed, broker_for, clock)
+    return Answer(claimed, report, error, heard_with(error))
+
+
+def _place(
+    claimed: Claimed, broker_for: BrokerFor, clock: Clock
+) -> tuple[OrderReport, None] | tuple[None, BrokerError]:
     try:
         found = _look_up(claimed, broker_for, clock) if claimed.epoch > 1 else None
         if found is not None:
-            return Answer(claimed, found, None)
+            return found, None
         if not claimed.covered:
             raise Refused("the position holds less than this order would sell", kind=_TOO_MUCH, permanent=True)
         if time.monotonic() > claimed.call_before:
             raise LeaseOver("the broker is slow; the lease may end before its answer", retry_after=_AT_ONCE)
-        return Answer(claimed, broker_for(claimed.account_id).submit(claimed.request), None)
+        return broker_for(claimed.account_id).submit(claimed.request), None
     except BrokerError as error:
-        return Answer(claimed, None, error)
+        return None, error
     except Exception as error:
         # an adapter's own defect must not lose the order: its outcome is unknown
         log.exception("adapter_failed order_id=%s", claimed.order_id)
-        return Answer(claimed, None, OutcomeUnknown(f"{type(error).__name__}: {error}"))
+        return None, OutcomeUnknown(f"{type(error).__name__}: {error}")
 
 
 def _look_up(claimed: Claimed, broker_for: BrokerFor, clock: Clock) -> OrderReport | None:
@@ -193,6 +241,7 @@ def _look_up(claimed: Claimed, broker_for: BrokerFor, clock: Clock) -> OrderRepo
 
     :raises NotSent: the broker cannot be reached, and no former try can have left us either.
     :raises StillUnknown: the lookup failed, or the venue may yet show a try that is on its way.
+    :raises NeverProven: it shows none, which proves nothing where the same order is taken twice.
     """
     try:
         broker = broker_for(claimed.account_id)
@@ -205,6 +254,8 @@ def _look_up(claimed: Claimed, broker_for: BrokerFor, clock: Clock) -> OrderRepo
         settled_at = claimed.maybe_sent_at + timedelta(seconds=broker.capabilities.settle_after_seconds)
         if clock() < settled_at:
             raise StillUnknown("not found yet; a former try may still be on its way")
+        if not broker.capabilities.durable_dedupe:
+            raise NeverProven("not found, and this venue would take it a second time if it arrived after all")
     return found
 
 
@@ -222,4 +273,9 @@ def settle(answers: Sequence[Answer], *, clock: Clock) -> None:
             resolve_alerts(dedupe_key=unreachable_key(answer.claimed.account_id), now=now)
             resolve_alerts(dedupe_key=outcome_unknown_key(answer.claimed.order_id), now=now)
         if answer.error is not None:
-            settle_failure(order_id=answer.claimed.order_id, epoch=answer.claimed.epoch, error=answer.error, now=now)
+            error = put_off_error(answer.error)
+            settle_failure(order_id=answer.claimed.order_id, epoch=answer.claimed.epoch, error=error, now=now)
+    errors: dict[int, list[BrokerError | None]] = {}
+    for answer in answers:
+        errors.setdefault(answer.claimed.account_id, []).append(answer.error)
+    note_answers(errors, now=now)

@@ -10,15 +10,23 @@ from django.db import transaction
 from django.db.models import F, Q
 
 from alerts.models import Severity
-from alerts.notices import raise_alert
-from orders.brokers.protocol import Broker, OrderRef
+from alerts.notices import raise_alert, resolve_alerts
+from orders.brokers.protocol import Broker
 from orders.cancel import send_cancel
-from orders.errors import BrokerError
-from orders.limits import POLL_AFTER_SECONDS, RING_AGAIN_SECONDS
+from orders.errors import BrokerError, LeaseOver
+from orders.limits import (
+    CANCEL_ALERT_SECONDS,
+    POLL_AFTER_SECONDS,
+    POLLS_FAILED,
+    REPLACE_SECONDS,
+    RING_AGAIN_SECONDS,
+)
 from orders.models import Intent, Lane, Order
+from orders.replace import drop_if_not_replaced, ref_of, send_replace
 from orders.states import AT_BROKER, CLAIMABLE, OrderState
 from orders.submit import BrokerFor, Connect
 from orders.updates import apply_reports
+from positions.models import TradingSwitch
 from positions.values import TradingState
 
 log = logging.getLogger(__name__)
@@ -29,9 +37,11 @@ RING_LIMIT = 500
 
 def poll_quiet_orders(*, connect: Connect, now: datetime) -> int:
     """Ask about working orders nothing was heard of lately, the most urgent first; return how many were asked about."""
-    quiet = Order.objects.filter(
-        Q(heard_at__isnull=True) | Q(heard_at__lt=now - timedelta(seconds=POLL_AFTER_SECONDS)), state__in=AT_BROKER
-    ).order_by("urgency", F("heard_at").asc(nulls_first=True))
+    long_ago = now - timedelta(seconds=POLL_AFTER_SECONDS)
+    working = Q(state__in=AT_BROKER) & (Q(heard_at__isnull=True) | Q(heard_at__lt=long_ago))
+    # what no worker takes up, as its account is halted: a look-up sends nothing
+    lost = Q(state=OrderState.UNKNOWN, next_attempt_at__lt=long_ago)
+    quiet = Order.objects.filter(working | lost).order_by("urgency", F("heard_at").asc(nulls_first=True))
     account_ids = list(quiet.order_by("account_id").values_list("account_id", flat=True).distinct())
     broker_for = connect(account_ids)
     return sum(
@@ -47,17 +57,29 @@ def _poll_account(orders: Sequence[Order], *, broker_for: BrokerFor, now: dateti
             _poll(order, broker=broker_for(order.account_id), now=now)
         except BrokerError as error:
             log.warning("poll_failed order_id=%s error=%s", order.pk, error)
+            if not isinstance(error, LeaseOver):  # held back by ourselves: nobody was asked
+                _note_failed_poll(order, error, now=now)
             return asked
+        if order.polls_failed:
+            Order.objects.filter(pk=order.pk).update(polls_failed=0)
+            resolve_alerts(dedupe_key=polls_failed_key(order.account_id), now=now)
     return len(orders)
 
 
 def _poll(order: Order, *, broker: Broker, now: datetime) -> None:
     if order.state == OrderState.CANCEL_REQUESTED:
         send_cancel(order, broker=broker)
-    report = broker.find_order(OrderRef(client_order_id=order.client_order_id, broker_order_id=order.broker_order_id))
+        if order.cancel_asked_at and order.cancel_asked_at < now - timedelta(seconds=CANCEL_ALERT_SECONDS):
+            _alert_unconfirmed(order, now=now)
+    error = send_replace(order, broker=broker, now=now)
+    report = broker.find_order(ref_of(order))
     if report is not None:
+        settle = timedelta(seconds=max(REPLACE_SECONDS, broker.capabilities.settle_after_seconds))
+        drop_if_not_replaced(order, report, error, settle=settle, now=now)
         apply_reports(account_id=order.account_id, reports=[report], now=now)
         return
+    if order.state == OrderState.UNKNOWN:
+        return  # that it is not found proves nothing yet
     Order.objects.filter(pk=order.pk).update(heard_at=now)
     raise_alert(
         kind="order_unknown_to_broker",
@@ -73,9 +95,59 @@ def _poll(order: Order, *, broker: Broker, now: datetime) -> None:
     )
 
 
+def polls_failed_key(account_id: int) -> str:
+    """Return the key of the alert that an account's broker does not answer when asked about orders."""
+    return f"polls_failed:{account_id}"
+
+
+def _note_failed_poll(order: Order, error: BrokerError, *, now: datetime) -> None:
+    Order.objects.filter(pk=order.pk).update(polls_failed=F("polls_failed") + 1)
+    if order.polls_failed + 1 < POLLS_FAILED:
+        return
+    raise_alert(
+        kind="polls_failed",
+        severity=Severity.CRITICAL,
+        title=f"The broker of account {order.account_id} does not say what became of its orders",
+        message=f"{error}. {order.polls_failed + 1} questions about order {order.pk} failed in a row; look at the "
+        "account's working orders at the broker.",
+        dedupe_key=polls_failed_key(order.account_id),
+        requires_action=True,
+        account_ref=order.account_id,
+        order_ref=order.pk,
+        now=now,
+    )
+
+
+def _alert_unconfirmed(order: Order, *, now: datetime) -> None:
+    raise_alert(
+        kind="cancel_not_confirmed",
+        severity=Severity.CRITICAL,
+        title=f"The broker does not confirm that order {order.pk} is called off",
+        message="It is asked again every few seconds, and what the order holds stays bound until then. Cancel it "
+        "at the broker.",
+        dedupe_key=f"cancel_not_confirmed:{order.pk}",
+        requires_action=True,
+        account_ref=order.account_id,
+        position_ref=order.position_id,
+        order_ref=order.pk,
+        now=now,
+    )
+
+
 def distrust_account(*, account_id: int) -> int:
     """Have every working order of an account asked about at once, as after a stream was cut; return how many."""
     return Order.objects.filter(account_id=account_id, state__in=AT_BROKER).update(heard_at=None)
+
+
+def _may_leave() -> Q:
+    """Return what the switches let through now; the claim decides, here it only saves vain bells."""
+    overall = TradingSwitch.objects.values_list("state", flat=True).first() or TradingState.ACTIVE
+    exits = Q(account__trading_state__in=[TradingState.ACTIVE, TradingState.REDUCE_ONLY], intent=Intent.EXIT)
+    if overall == TradingState.HALTED:
+        return Q(lane=Lane.EMERGENCY)
+    if overall == TradingState.REDUCE_ONLY:
+        return Q(lane=Lane.EMERGENCY) | exits
+    return Q(lane=Lane.EMERGENCY) | exits | Q(account__trading_state=TradingState.ACTIVE)
 
 
 def due_orders(*, now: datetime) -> list[tuple[int, str]]:
@@ -91,10 +163,9 @@ def due_orders(*, now: datetime) -> list[tuple[int, str]]:
                 Q(next_attempt_at__isnull=True) | Q(next_attempt_at__lte=now),
                 Q(lease_until__isnull=True) | Q(lease_until__lt=now),
                 Q(rung_at__isnull=True) | Q(rung_at__lt=again),
-                Q(lane=Lane.EMERGENCY)
-                | Q(account__trading_state=TradingState.ACTIVE)
-                | Q(account__trading_state=TradingState.REDUCE_ONLY, intent=Intent.EXIT),
+                _may_leave(),
                 state__in=CLAIMABLE,
+                waits=False,
                 created_at__lt=now - timedelta(seconds=1),
             )
             .order_by("urgency", "pk")

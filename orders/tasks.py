@@ -9,6 +9,7 @@ from celery.app.task import Task
 
 from orders import submit, sync
 from orders.brokers.registry import connect
+from orders.metered import metered
 
 
 def _clock() -> datetime:
@@ -24,4 +25,4 @@ def submit_orders(self: Task[..., int], /, *, order_ids: list[int], **_later: ob
 @shared_task(name="orders.sync")
 def sync_orders(**_later: object) -> int:
     """Ask brokers about working orders that have been quiet."""
-    return sync.poll_quiet_orders(connect=connect, now=_clock())
+    return sync.poll_quiet_orders(connect=metered(connect, clock=_clock), now=_clock())

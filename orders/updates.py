@@ -20,6 +20,7 @@ from alerts.notices import raise_alert
 from orders.acceptances import accept_orders, is_plain_acknowledgement
 from orders.booking import Changed, book_end, book_fill
 from orders.brokers.protocol import OrderReport, ReportedState
+from orders.groups import adopt_legs
 from orders.lanes import ring_advance_on_commit
 from orders.models import Order
 from orders.states import LIVE, TERMINAL, OrderEvent, OrderState, next_state
@@ -31,12 +32,13 @@ log = logging.getLogger(__name__)
 
 _WRITTEN = (
     "state", "position", "filled_quantity", "filled_value", "reserved", "broker_order_id", "accepted_at", "heard_at",
-    "ended_at", "news", "last_error", "next_attempt_at", "lease_until", "quantity",
+    "ended_at", "news", "last_error", "next_attempt_at", "lease_until", "quantity", "waits",
 )  # fmt: skip
 _ENDS = {
     ReportedState.CANCELLED: OrderEvent.CANCELLED,
     ReportedState.REJECTED: OrderEvent.REJECTED,
     ReportedState.EXPIRED: OrderEvent.EXPIRED,
+    ReportedState.REPLACED: OrderEvent.CANCELLED,
 }
 _RACES = 5
 
@@ -79,6 +81,7 @@ def apply_reports(*, account_id: int, reports: Sequence[OrderReport], now: datet
 
 
 def _apply_together(*, account_id: int, reports: Sequence[OrderReport], now: datetime) -> Applied:
+    reports = adopt_legs(account_id=account_id, reports=reports, now=now)
     plain = [report for report in reports if is_plain_acknowledgement(report)]
     accepted: set[str] = set()
     if plain:
@@ -128,6 +131,11 @@ def _apply(*, account_id: int, reports: Sequence[OrderReport], now: datetime) ->
         _apply_one(order, report, booked=booked, changed=changed)
     ledger.save_positions(list(changed.positions.values()))
     write_back(list(orders.values()), fields=_WRITTEN)
+    for order in changed.replaced:
+        order.save(update_fields=["cancel_asked_at", "cancel_for", "replacing"])
+    for successor in changed.successors:
+        successor.save(force_insert=True)
+        changed.tell("order_replaced", successor, replaces=successor.replaces_id, quantity=successor.quantity)
     write_events(changed.happenings, now=now)
     for alert in changed.alerts:
         alert()
@@ -192,6 +200,17 @@ def _apply_one(order: Order, report: OrderReport, *, booked: set[str], changed: 
     order.state = next_state(before, event)
     if report.state is ReportedState.UNRECOGNISED:
         log.error("broker_status_unrecognised order_id=%s status=%s", order.pk, report.raw_status)
+        raise_alert(
+            kind="broker_status_unrecognised",
+            severity=Severity.WARNING,
+            title=f"The broker says {report.raw_status!r} of order {order.pk}, which nobody here knows",
+            message="The order is treated as still working; look at it at the broker.",
+            dedupe_key=f"broker_status_unrecognised:{order.account_id}:{report.raw_status}"[:128],
+            account_ref=order.account_id,
+            position_ref=order.position_id,
+            order_ref=order.pk,
+            now=changed.now,
+        )
     if report.filled_quantity > order.filled_quantity:
         order.heard_at = None  # fills we have not seen yet: sync asks for them at once
     if order.accepted_at is None and event not in (OrderEvent.REJECTED,):

@@ -47,6 +47,9 @@ SELECT w.account_id, round(w.settled_pnl + COALESCE(closed.pnl, 0) + COALESCE(he
         WHERE p.account_id = w.account_id AND p.status <> 'closed'
        ) held ON true
  WHERE w.account_id = ANY(%(ids)s::bigint[])
+   AND NOT (%(certain)s AND EXISTS (SELECT FROM positions_position f
+                                     WHERE f.account_id = w.account_id AND f.frozen_at IS NOT NULL
+                                       AND f.status <> 'closed'))
 """
 
 _SETTLE: Final = """
@@ -74,14 +77,14 @@ def begin_watches(account_ids: Collection[int], *, now: datetime) -> None:
         cursor.execute(_BEGIN, {"ids": list(account_ids), "now": now})
 
 
-def pnl_of_accounts(account_ids: Collection[int]) -> dict[int, Decimal]:
+def pnl_of_accounts(account_ids: Collection[int], *, certain: bool = False) -> dict[int, Decimal]:
     """Return the cumulative P&L of watched accounts in the quote currency, all as of one moment.
 
     Unrealised is at the bid for longs and the ask for shorts, before the fees of leaving, at the last known price
-    however old it is.
+    however old it is. `certain` leaves out accounts with a frozen position: a split would look like a loss.
     """
     with connection.cursor() as cursor:
-        cursor.execute(_PNL, {"ids": list(account_ids)})
+        cursor.execute(_PNL, {"ids": list(account_ids), "certain": certain})
         return {account_id: plain(pnl) for account_id, pnl in cursor.fetchall()}
 
 

@@ -90,6 +90,20 @@ def reserve(position: Position, *, quantity: Decimal) -> int:
     return position.exit_seq
 
 
+def bind(position: Position, *, quantity: Decimal) -> int:
+    """Bind a quantity to protection that rests, by which the position is not being left; return the exit's number."""
+    position.reserved += quantity
+    position.exit_seq += 1
+    return position.exit_seq
+
+
+def note_at_rest(position: Position) -> None:
+    """Note that of its live exits only protection that rests is left: the position is not being left any more."""
+    if position.status == PositionStatus.EXIT_PENDING:
+        sold = position.exited > 0
+        _move(position, PositionEvent.EXIT_ENDED_PART_SOLD if sold else PositionEvent.EXIT_ENDED_UNSOLD)
+
+
 def add_exit_fill(
     position: Position,
     *,
@@ -97,11 +111,13 @@ def add_exit_fill(
     price: Decimal,
     fee: Decimal,
     at: datetime,
-    order_id: int,
+    order_id: int | None,
     reason: str,
     released: Decimal,
 ) -> None:
     """Book one exit fill and free what it had reserved; a remainder below the instrument's dust closes the position.
+
+    Without an order it was sold by somebody else.
 
     :raises Oversold: the fill is larger than what remains.
     """

@@ -247,6 +247,11 @@ class Position(models.Model):
             ),
             models.Index(fields=["-opened_at"], name="position_by_time"),
             models.Index(
+                fields=["account", "instrument", "last_exit_at"],
+                name="position_last_left",
+                condition=Q(last_exit_at__isnull=False),
+            ),
+            models.Index(
                 fields=["id"],
                 name="position_extremes_not_noted",
                 condition=Q(status=PositionStatus.CLOSED, peak__isnull=True),

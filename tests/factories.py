@@ -155,6 +155,7 @@ def entry_order(
         now=utc_now() - timedelta(seconds=5),
         actor="test",
         plan=fields.pop("plan", PLAN),
+        allow_duplicate=fields.pop("allow_duplicate", True),
         **fields,
     )
 

@@ -33,6 +33,11 @@ from config.stack.supervision import SupervisionError
 
 #: The demonstration brings its own servers, whatever the environment says of others.
 FOREIGN = {"DATABASE_URL", "REDIS_URL", "EXITMGR_VAR", "EXITMGR_STACK", "DEMO_BEGAN"}
+#: Years lie between two scenes and seconds between their replays, so the clock is no measure of haste here.
+UNHURRIED = {
+    "EXITMGR_TRADING__EXIT_MANAGER__EXIT_COOLDOWN_SECONDS": "0",
+    "EXITMGR_TRADING__EXIT_MANAGER__RISK__MAX_AUTOMATIC_ENTRIES_PER_MINUTE": "null",
+}
 MISTAKES = (StackError, SupervisionError, EmbeddedError, PortsError, SecretsError, NotOurs)
 OUTSIDE = (requests.RequestException, psycopg.Error, WebSocketException, OSError)
 FAILURES = (Stuck, Untold, DeskRefused, ControlRefused, *OUTSIDE)
@@ -68,7 +73,7 @@ def main() -> int:
 
 
 def _run(console: Console, *, var: Path, keep: bool, as_object: bool, started: float) -> int:
-    environ = {name: value for name, value in os.environ.items() if name not in FOREIGN}
+    environ = {name: value for name, value in os.environ.items() if name not in FOREIGN} | UNHURRIED
     display = Display(console, began=started)
     empty_home(var, environ=environ)
     stack = Stack(var, environ=environ)

@@ -112,6 +112,9 @@ def _spelled(value: Any) -> str:
 
 
 def _allowed(field: FieldInfo) -> str:
+    extra: Any = field.json_schema_extra or {}
+    if extra.get("allowed"):
+        return str(extra["allowed"])
     words = _words(field.annotation)
     if words:
         return ", ".join(words)

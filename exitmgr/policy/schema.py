@@ -5,6 +5,7 @@ A section merges key by key with the layers below it; anything else is replaced 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from decimal import Decimal
 from typing import Annotated, Any, Final, Literal
@@ -58,9 +59,33 @@ class InvalidPolicy(Exception):
         self.problems = problems
 
 
-def _key(default: Any, text: str, *, unit: str = "", unread: bool = False) -> Any:
-    """Declare a key; `unread` admits that no code asks for it yet."""
-    return Field(default, description=text, json_schema_extra={"unit": unit, "unread": unread})
+_SYMBOL: Final = re.compile(r"[A-Z0-9][A-Z0-9./_-]{0,31}", re.ASCII)
+_ADDRESS: Final = re.compile(r"https?://[^\s/?#@]+(/[^\s#]*)?", re.ASCII)
+
+
+def _read_symbols(given: object) -> object:
+    if given is None:
+        return None
+    if not isinstance(given, list | tuple) or not all(isinstance(one, str) and _SYMBOL.fullmatch(one) for one in given):
+        raise ValueError(f"must be a list of symbols, or null for all; got {_shown(given)}")
+    return tuple(given)
+
+
+def _read_address(given: object) -> object:
+    if given is None or (isinstance(given, str) and _ADDRESS.fullmatch(given)):
+        return given
+    raise ValueError(f"must be an address that begins with http:// or https://, or null; got {_shown(given)}")
+
+
+Symbols = Annotated[tuple[str, ...] | None, BeforeValidator(_read_symbols)]
+Address = Annotated[str | None, BeforeValidator(_read_address)]
+Brief = Annotated[int, Field(ge=0, le=3_600), _whole(at_least=0, at_most=3_600)]
+Milliseconds = Annotated[int, Field(ge=50, le=5_000), _whole(at_least=50, at_most=5_000)]
+
+
+def _key(default: Any, text: str, *, unit: str = "", unread: bool = False, allowed: str = "") -> Any:
+    """Declare a key; `unread` admits that no code asks for it yet, `allowed` says what no bounds can."""
+    return Field(default, description=text, json_schema_extra={"unit": unit, "unread": unread, "allowed": allowed})
 
 
 class Section(BaseModel):
@@ -108,14 +133,49 @@ class Prices(Section):
     )
 
 
+class LimitExit(Section):
+    """What becomes of an exit with a limit that does not fill."""
+
+    seconds: Pause = _key(10, "It is called off after so long of trading.", unit="seconds")
+    then: Literal["market", "reprice"] = _key(
+        "market",
+        "How its rest goes out: at the market, or with a new limit at the price now, no worse than max_slippage_bps; "
+        "the last try of a stop is always at the market. A target waits for its level again if the price has left it.",
+    )
+
+
+class ExternalRisk(Section):
+    """Another system that is asked before each order is sent (docs/risk_limits.md)."""
+
+    url: Address = _key(None, "Where it answers; null asks nobody.", allowed="an http or https address, null")
+    timeout_ms: Milliseconds = _key(500, "After so long it counts as silent.", unit="milliseconds")
+
+
+class Risk(Section):
+    """What an entry has to pass; settings of a single position do not count here, and no exit is ever asked."""
+
+    allowed_symbols: Symbols = _key(None, "Symbols that may be entered; null: all.", allowed="a list of symbols, null")
+    max_order_quantity: Positive | None = _key(None, "Largest quantity of one entry; null: any.", unit="units")
+    price_collar_pct: Percentage | None = _key(
+        Decimal(10),
+        "A limit may pay no more than so much above the ask, or sell short so much below the bid; null: any.",
+        unit="percent",
+    )
+    duplicate_seconds: Brief = _key(
+        0, "The same entry (symbol, side, quantity) is not taken twice within so long; 0: it is.", unit="seconds"
+    )
+    max_automatic_entries_per_minute: Count | None = _key(
+        20, "Entries in one symbol that name a strategy; null: any number.", unit="entries a minute"
+    )
+    external: ExternalRisk = ExternalRisk()
+
+
 class ExitManager(Section):
     """When to leave, and how hard to try."""
 
     profit_taking: ProfitTaking = ProfitTaking()
     stop_loss: StopLoss = StopLoss()
-    exit_cooldown_seconds: Cooldown = _key(
-        300, "After an exit no entry in that symbol for so long.", unit="seconds", unread=True
-    )
+    exit_cooldown_seconds: Cooldown = _key(300, "After an exit no entry in that symbol for so long.", unit="seconds")
     retry_attempts: Attempts = _key(
         3, "Refusals by the broker before an order is given up and a person is called.", unit="tries"
     )
@@ -123,17 +183,21 @@ class ExitManager(Section):
     max_slippage_bps: BasisPoints = _key(150, "Largest slippage an exit asks for.", unit="basis points")
     retry_slippage_bps: BasisPoints = _key(200, "The same for an exit that a person sends again.", unit="basis points")
     resubmit_delay_seconds: Pause = _key(
-        30, "A partly filled exit is called off and sent anew after so long.", unit="seconds", unread=True
+        30,
+        "An exit at the market that is not filled after so long of trading is called off, and its rest sent anew.",
+        unit="seconds",
     )
     max_resubmit_attempts: Attempts = _key(
-        3, "How often the rest of an exit that the broker ended is sent anew.", unit="tries"
+        3, "How often the rest of an exit that ended unfilled is sent anew before a person is called.", unit="tries"
     )
+    limit_exit: LimitExit = LimitExit()
     price_source: Literal["tradable", "last", "mid"] = _key(
         "tradable", "What plans are judged on: bid of a long and ask of a short, the last trade, or the mid."
     )
     prices: Prices = Prices()
+    risk: Risk = Risk()
     adopt: Literal["adopt", "alert", "ignore"] = _key(
-        "alert", "What to do about a holding at the broker that we do not know of.", unread=True
+        "alert", "What to do about a holding at the broker that we do not know of."
     )
 
 
@@ -164,14 +228,29 @@ class BracketOrders(Section):
     """Where protection rests, and how much of it there may be."""
 
     mode: Literal["synthetic", "resting", "native"] = _key(
-        "synthetic", "synthetic watches here, resting and native leave orders with the broker.", unread=True
+        "synthetic",
+        "synthetic watches here; resting leaves the stop with the broker, native a target beside it.",
     )
-    max_active_brackets: Count = _key(50, "Plans an account may have armed at once.", unit="brackets", unread=True)
+    max_active_brackets: Count = _key(
+        50, "No entry in an account that has so many plans, armed or waiting for their entry.", unit="brackets"
+    )
     max_bracket_orders: Count = _key(
-        100, "Orders of brackets an account may have live at once.", unit="orders", unread=True
+        100, "Stops that may rest for an account at once; plans beyond are watched here.", unit="orders"
     )
     bracket_timeout_seconds: Seconds = _key(
-        3_600, "A bracket whose orders nobody acknowledged for so long expires.", unit="seconds", unread=True
+        3_600, "A bracket whose orders nobody acknowledged for so long expires; the watch here goes on.", unit="seconds"
+    )
+    swap_timeout_seconds: Seconds = _key(
+        30, "A target for which the resting stop made room is called off after so long unfilled.", unit="seconds"
+    )
+    backstop_bps: BasisPoints = _key(
+        50, "A resting stop is not waited for once the price is so far beyond it.", unit="basis points"
+    )
+    backstop_seconds: Seconds = _key(
+        5, "Nor when the price is still beyond it so long after it was reached.", unit="seconds"
+    )
+    unprotected_seconds: Seconds = _key(
+        30, "A position whose stop has been out of force for so long calls a person.", unit="seconds"
     )
 
 

@@ -13,32 +13,37 @@ from typing import Any, Final
 from urllib.parse import quote, urlsplit
 
 from orders.brokers import alpaca_stream
-from orders.brokers.alpaca_pages import all_bars, all_open_orders, executions_of
+from orders.brokers.alpaca_groups import group_report, may_have_legs, missing_stop
+from orders.brokers.alpaca_pages import all_bars, all_open_orders, executions_of, is_crypto
 from orders.brokers.alpaca_payloads import (
     broker_account,
     broker_position,
     instrument_facts,
-    order_payload,
     order_report,
 )
+from orders.brokers.alpaca_preparing import for_the_rest, for_this_hour
 from orders.brokers.alpaca_refusals import (
     body_of,
     cancel_error,
     is_duplicate,
     is_not_found,
+    replace_error,
     translating,
     write_error,
 )
+from orders.brokers.alpaca_requests import order_payload, replacement_payload
 from orders.brokers.alpaca_transport import AlpacaTransport
 from orders.brokers.protocol import (
     BrokerAccount,
     BrokerPosition,
     Capabilities,
     InstrumentFacts,
+    OrderClass,
     OrderRef,
     OrderReport,
     OrderType,
     PriceBar,
+    Replacement,
     SubmitRequest,
     TimeInForce,
 )
@@ -89,7 +94,9 @@ class AlpacaBroker:
             times_in_force=frozenset(TimeInForce),
             native_bracket=True,
             native_oco=True,
+            order_classes=frozenset(OrderClass),
             replace=True,
+            extended_hours=True,
             shorting=True,
             fractional=True,
             durable_dedupe=True,
@@ -109,13 +116,17 @@ class AlpacaBroker:
         self._transport.close()
 
     def submit(self, request: SubmitRequest) -> OrderReport:
-        """Place one order; the same client order id twice is one order, whose report is returned.
+        """Place one order or group; the same client order id twice is one order, whose report is returned.
+
+        A group of which the stop is not there as asked for is called off again, and its outcome is unknown.
 
         :raises NotSent: nothing left us.
         :raises Refused: Alpaca said no and has no such order.
         :raises OutcomeUnknown: it may or may not have arrived.
         """
         client_order_id = request.client_order_id
+        if request.extended_hours and request.order_type is OrderType.MARKET and not is_crypto(request.symbol):
+            request = for_this_hour(request, transport=self._transport)
         answer = self._transport.send("/orders", order_payload(request))
         if is_duplicate(answer):
             return self._existing(client_order_id)
@@ -125,7 +136,26 @@ class AlpacaBroker:
             report = order_report(answer.body)
         if report.client_order_id != client_order_id:
             raise OutcomeUnknown(f"submit {client_order_id}: the answer is about another order")
-        return report
+        return report if request.order_class is OrderClass.SIMPLE else self._placed_group(request, answer.body)
+
+    def _placed_group(self, request: SubmitRequest, order: dict[str, Any]) -> OrderReport:
+        """Return the report of a group once its stop is seen to be there."""
+        subject = f"submit {request.client_order_id}"
+        with translating(subject):
+            if missing_stop(order, request=request):
+                order = self._with_legs(order, subject=subject)
+            if not (fault := missing_stop(order, request=request)):
+                return group_report(order)
+        try:
+            self.cancel(OrderRef(client_order_id=request.client_order_id, broker_order_id=str(order["id"])))
+        except BrokerError as error:
+            raise OutcomeUnknown(f"{subject}: {fault}, and it cannot be called off: {error}") from error
+        raise OutcomeUnknown(f"{subject}: {fault}, and it was called off")
+
+    def _with_legs(self, order: dict[str, Any], *, subject: str) -> dict[str, Any]:
+        path = f"/orders/{quote(str(order['id']), safe='')}"
+        nested: dict[str, Any] = body_of(self._transport.ask(path, {"nested": "true"}), dict, subject=subject)
+        return nested
 
     def _existing(self, client_order_id: str) -> OrderReport:
         """Return the order that a duplicate id points at; it exists, so the worst is not to know it."""
@@ -149,6 +179,31 @@ class AlpacaBroker:
         if not answer.is_success:
             raise cancel_error(answer, subject=_subject("cancel", ref))
 
+    def replace(self, ref: OrderRef, change: Replacement) -> OrderReport:
+        """Ask for a working order to be changed, and return the report of its successor.
+
+        The old order is reported as replaced, with its successor's id, once Alpaca has done it. Where it fills
+        first the successor is rejected.
+
+        :raises NotSent: nothing left us.
+        :raises Refused: it cannot be changed (now); it works on as it was, or has ended.
+        :raises OutcomeUnknown: it may or may not have been changed; the successor's client id tells.
+        """
+        broker_order_id = ref.broker_order_id or self._broker_order_id(ref)
+        if change.quantity is None:
+            change = for_the_rest(change, broker_order_id=broker_order_id, transport=self._transport)
+        answer = self._transport.change(f"/orders/{quote(broker_order_id, safe='')}", replacement_payload(change))
+        subject = _subject("replace", ref)
+        if is_duplicate(answer):
+            return self._existing(change.client_order_id)
+        if not answer.is_success:
+            raise replace_error(answer, subject=subject)
+        with translating(subject):
+            report = order_report(answer.body)
+        if report.client_order_id != change.client_order_id:
+            raise OutcomeUnknown(f"{subject}: the answer is about another order")
+        return report
+
     def _broker_order_id(self, ref: OrderRef) -> str:
         order = self._order(ref)
         if order is None:
@@ -165,11 +220,20 @@ class AlpacaBroker:
         order = self._order(ref)
         if order is None:
             return None
-        with translating(_subject("find", ref)):
-            report = order_report(order)
-            if not report.filled_quantity:
-                return report
-            return replace(report, executions=executions_of(order, report=report, transport=self._transport))
+        subject = _subject("find", ref)
+        if may_have_legs(order) and order.get("legs") is None:
+            order = self._with_legs(order, subject=subject)
+        with translating(subject):
+            report = group_report(order)
+            legs = tuple(
+                self._with_executions(leg, told) for leg, told in zip(order.get("legs") or (), report.legs, strict=True)
+            )
+            return replace(self._with_executions(order, report), legs=legs)
+
+    def _with_executions(self, order: dict[str, Any], report: OrderReport) -> OrderReport:
+        if not report.filled_quantity:
+            return report
+        return replace(report, executions=executions_of(order, report=report, transport=self._transport))
 
     def _order(self, ref: OrderRef) -> dict[str, Any] | None:
         if ref.client_order_id:

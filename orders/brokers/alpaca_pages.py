@@ -1,37 +1,29 @@
-"""What Alpaca hands out in pages, read to the end: open orders, the fills of one order, historical bars."""
+"""What Alpaca hands out in pages, read to the end: open orders, the fills of one order, historical bars; and quotes."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from typing import Any, Final
 
 from orders.brokers.alpaca_payloads import (
-    Unreadable,
+    ENDED,
     activity_execution,
     flat_orders,
     order_report,
     price_bar,
     timeframe,
-    to_time,
 )
 from orders.brokers.alpaca_refusals import body_of, translating
 from orders.brokers.alpaca_transport import AlpacaTransport
-from orders.brokers.protocol import Execution, OrderReport, PriceBar, ReportedState
-from orders.errors import RefusalKind, Refused
+from orders.brokers.exact import Unreadable, to_decimal, to_time
+from orders.brokers.protocol import Execution, OrderReport, PriceBar
+from orders.errors import NotSent, RefusalKind, Refused
 
 logger = logging.getLogger(__name__)
 
-_ENDED: Final = frozenset(
-    {
-        ReportedState.FILLED,
-        ReportedState.CANCELLED,
-        ReportedState.REJECTED,
-        ReportedState.EXPIRED,
-        ReportedState.REPLACED,
-    }
-)
 _ORDERS_A_PAGE: Final = 500
 _FILLS_A_PAGE: Final = 100
 _MOST_FILL_PAGES: Final = 50
@@ -96,7 +88,7 @@ def _take_open(order: Mapping[str, Any], *, into: dict[str, OrderReport]) -> Non
     except Unreadable:
         logger.exception("order_unreadable broker_order_id=%s", order.get("id"))
         return
-    if report.state not in _ENDED:
+    if report.state not in ENDED:
         into[report.broker_order_id] = report
 
 
@@ -121,7 +113,7 @@ def all_bars(
         "limit": _BARS_A_PAGE,
     }
     path, version = "/crypto/us/bars", "v1beta3"
-    if "/" not in symbol:
+    if not is_crypto(symbol):
         path, version = "/stocks/bars", "v2"
         params |= {"adjustment": "split", "feed": "iex"}
     found: list[PriceBar] = []
@@ -133,6 +125,27 @@ def all_bars(
         if not body.get("next_page_token"):
             return found
         params["page_token"] = body["next_page_token"]
+
+
+def is_crypto(symbol: str) -> bool:
+    """Return whether a symbol is a pair of currencies, which trades at all hours."""
+    return "/" in symbol
+
+
+def latest_quote(transport: AlpacaTransport, symbol: str) -> tuple[Decimal, Decimal]:
+    """Return the best bid and ask.
+
+    :raises NotSent: there is none on both sides.
+    """
+    subject = f"quote {symbol}"
+    answer = transport.ask_data("/stocks/quotes/latest", {"symbols": symbol, "feed": "iex"})
+    body = body_of(answer, dict, subject=subject)
+    with translating(subject):
+        quote = (body.get("quotes") or {}).get(symbol) or {}
+        bid, ask = to_decimal(quote.get("bp") or 0), to_decimal(quote.get("ap") or 0)
+    if bid <= 0 or ask <= 0:
+        raise NotSent(f"{subject}: nobody bids and asks now")
+    return bid, ask
 
 
 def _submitted_at(order: Mapping[str, Any]) -> datetime:

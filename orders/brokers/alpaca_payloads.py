@@ -1,4 +1,4 @@
-"""Alpaca's JSON to our values and back, exactly: numbers travel as plain decimal text, never as floats.
+"""Alpaca's JSON to our values, exactly: numbers arrive as decimal text, never as floats.
 
 What cannot be read raises `Unreadable`; a status word we have never seen is reported as such, not refused.
 """
@@ -6,12 +6,12 @@ What cannot be read raises `Unreadable`; a status word we have never seen is rep
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import datetime
 from decimal import Decimal
 from typing import Any, Final
 
+from orders.brokers.exact import reading, to_decimal, to_time
 from orders.brokers.protocol import (
     BrokerAccount,
     BrokerPosition,
@@ -21,7 +21,6 @@ from orders.brokers.protocol import (
     OrderSide,
     PriceBar,
     ReportedState,
-    SubmitRequest,
 )
 
 Json = Mapping[str, Any]  # one JSON object
@@ -48,6 +47,8 @@ STATUSES: Final[dict[str, ReportedState]] = {
     "expired": _S.EXPIRED,
     "replaced": _S.REPLACED,
 }
+#: After these nothing more happens to an order of this id.
+ENDED: Final = frozenset({_S.FILLED, _S.CANCELLED, _S.REJECTED, _S.EXPIRED, _S.REPLACED})
 #: Events whose word is final even where the order inside the message still shows the state before it.
 FINAL_EVENTS: Final = {
     "fill": _S.FILLED,
@@ -56,7 +57,8 @@ FINAL_EVENTS: Final = {
     "expired": _S.EXPIRED,
 }
 FILL_EVENTS: Final = frozenset({"fill", "partial_fill"})
-#: Corrections of executions we may have booked; nothing here can undo them, so a person has to look.
+#: Corrections of executions we may have booked. Nothing undoes a booking by itself, so they are reported under their
+#: own word, as a state nobody knows: a person has to look.
 CORRECTION_EVENTS: Final = frozenset({"trade_bust", "trade_correct"})
 
 _SIDES: Final = {"buy": OrderSide.BUY, "sell": OrderSide.SELL, "sell_short": OrderSide.SELL}
@@ -65,74 +67,12 @@ _CENT: Final = Decimal("0.01")
 _FRACTION: Final = Decimal("0.000000001")  # nine decimals, the finest quantity Alpaca takes
 
 
-class Unreadable(ValueError):
-    """The broker's message does not have the shape we know."""
-
-
-@contextmanager
-def _reading(what: str) -> Iterator[None]:
-    try:
-        yield
-    except Unreadable:
-        raise
-    except (KeyError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
-        raise Unreadable(f"{what} cannot be read: {type(error).__name__} {error}") from error
-
-
-def plain(number: Decimal) -> str:
-    """Return all digits of a number without exponent or trailing zeros."""
-    digits = format(number, "f")
-    return digits.rstrip("0").rstrip(".") if "." in digits else digits
-
-
-def to_decimal(value: object) -> Decimal:
-    """Return a finite number given as text, integer or Decimal.
-
-    :raises Unreadable: anything else, floats too, as they have lost their digits already.
-    """
-    with _reading("number"):
-        if isinstance(value, bool | float) or not isinstance(value, str | int | Decimal):
-            raise Unreadable(f"{value!r} is not a number")
-        number = Decimal(value)
-        if not number.is_finite():
-            raise Unreadable(f"{value!r} is not a finite number")
-        return number
-
-
-def to_time(value: str) -> datetime:
-    """Return an RFC 3339 time as aware UTC; nanoseconds are cut to microseconds."""
-    with _reading("time"):
-        moment = datetime.fromisoformat(value)
-        if moment.tzinfo is None:
-            raise Unreadable(f"time {value!r} has no zone")
-        return moment.astimezone(UTC)
-
-
-def order_payload(request: SubmitRequest) -> dict[str, object]:
-    """Return the body of POST /v2/orders for one order."""
-    payload: dict[str, object] = {
-        "client_order_id": request.client_order_id,
-        "symbol": request.symbol,
-        "side": str(request.side),
-        "qty": plain(request.quantity),
-        "type": str(request.order_type),
-        "time_in_force": str(request.time_in_force),
-    }
-    for name in ("limit_price", "stop_price", "trail_price", "trail_percent"):
-        number = getattr(request, name)
-        if number is not None:
-            payload[name] = plain(number)
-    if request.extended_hours:
-        payload["extended_hours"] = True
-    return payload
-
-
 def order_report(order: Json, *, executions: tuple[Execution, ...] = (), at: datetime | None = None) -> OrderReport:
-    """Return our report of Alpaca's order object.
+    """Return our report of Alpaca's order object, with its legs where it comes nested: the target, then the stop.
 
     :raises Unreadable: a field we need is missing or malformed.
     """
-    with _reading("order"):
+    with reading("order"):
         filled = to_decimal(order.get("filled_qty") or 0)
         status = str(order["status"])
         # an order by notional, which only others on the account place, has no quantity of its own
@@ -151,6 +91,7 @@ def order_report(order: Json, *, executions: tuple[Execution, ...] = (), at: dat
             executions=executions,
             raw_status=status,
             replaced_by=str(order.get("replaced_by") or ""),
+            legs=tuple(order_report(leg) for leg in order.get("legs") or ()),
         )
 
 
@@ -159,7 +100,7 @@ def update_report(data: Json) -> OrderReport:
 
     :raises Unreadable: a field we need is missing or malformed.
     """
-    with _reading("order update"):
+    with reading("order update"):
         event, order = str(data["event"]), data["order"]
         at = to_time(data.get("timestamp") or order["updated_at"])
         executions: tuple[Execution, ...] = ()
@@ -174,6 +115,9 @@ def update_report(data: Json) -> OrderReport:
                 ),
             )
         report = order_report(order, executions=executions, at=at)
+        if event in CORRECTION_EVENTS:
+            said = f"{event} of execution {data.get('execution_id')}"
+            return replace(report, state=ReportedState.UNRECOGNISED, raw_status=event, reason=said)
         state = FINAL_EVENTS.get(event, report.state)
         return report if state is report.state else replace(report, state=state)
 
@@ -192,7 +136,7 @@ def activity_execution(activity: Json) -> Execution:
 
     :raises Unreadable: a field we need is missing or malformed.
     """
-    with _reading("activity"):
+    with reading("activity"):
         return Execution(
             execution_id=str(activity["id"]).rpartition("::")[2],
             quantity=to_decimal(activity["qty"]),
@@ -206,7 +150,7 @@ def broker_position(position: Json) -> BrokerPosition:
 
     :raises Unreadable: a field we need is missing or malformed.
     """
-    with _reading("position"):
+    with reading("position"):
         quantity = to_decimal(position["qty"])
         sign = -1 if position.get("side") == "short" or quantity < 0 else 1
         free = position.get("qty_available")
@@ -223,7 +167,7 @@ def broker_account(account: Json) -> BrokerAccount:
 
     :raises Unreadable: a field we need is missing or malformed.
     """
-    with _reading("account"):
+    with reading("account"):
         return BrokerAccount(
             account_number=str(account["account_number"]),
             equity=to_decimal(account["equity"]),
@@ -242,7 +186,7 @@ def instrument_facts(asset: Json) -> InstrumentFacts:
 
     :raises Unreadable: a field we need is missing or malformed.
     """
-    with _reading("asset"):
+    with reading("asset"):
         fractionable = bool(asset.get("fractionable"))
         tick, lot = asset.get("price_increment"), asset.get("min_trade_increment")
         return InstrumentFacts(
@@ -261,7 +205,7 @@ def price_bar(symbol: str, bar: Json) -> PriceBar:
 
     :raises Unreadable: a field we need is missing or malformed.
     """
-    with _reading("bar"):
+    with reading("bar"):
         return PriceBar(
             symbol=symbol,
             start=to_time(bar["t"]),

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, Final, TypeVar
 
-from orders.brokers.alpaca_payloads import Unreadable, to_decimal
+from orders.brokers.exact import Unreadable, to_decimal
 from orders.errors import AccountRefused, BrokerError, NotSent, OutcomeUnknown, RefusalKind, Refused
 
 K = RefusalKind
@@ -107,6 +107,7 @@ REFUSALS: Final = (
 _DUPLICATE: Final = re.compile(
     r"client[\s_-]?(order[\s_-]?)?id (must be unique|already exists)|duplicate client", re.IGNORECASE
 )
+_NOT_REPLACEABLE: Final = re.compile(r"cannot replace|not (open|replaceable)|already in|order pending", re.IGNORECASE)
 NOT_FOUND_CODE: Final = "40410000"
 
 
@@ -146,6 +147,15 @@ def cancel_error(answer: Answer, *, subject: str) -> BrokerError:
     if is_not_found(answer):
         return Refused(answer.message, code=answer.code, kind=K.NOT_FOUND, permanent=True)
     if answer.status == 422:
+        return Refused(answer.message, code=answer.code, kind=K.NOT_CANCELABLE)
+    return write_error(answer, subject=subject)
+
+
+def replace_error(answer: Answer, *, subject: str) -> BrokerError:
+    """Return what a failed replacement means; an order that is not open for it now works on, or ended."""
+    if is_not_found(answer):
+        return Refused(answer.message, code=answer.code, kind=K.NOT_FOUND, permanent=True)
+    if answer.status == 422 and _NOT_REPLACEABLE.search(answer.message):
         return Refused(answer.message, code=answer.code, kind=K.NOT_CANCELABLE)
     return write_error(answer, subject=subject)
 

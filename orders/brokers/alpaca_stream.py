@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 from collections.abc import Callable, Sequence
 from decimal import Decimal
 from functools import partial
@@ -16,7 +17,8 @@ from typing import Any, Final
 
 from websockets.sync.client import ClientConnection
 
-from orders.brokers.alpaca_payloads import CORRECTION_EVENTS, Unreadable, update_report
+from orders.brokers.alpaca_payloads import CORRECTION_EVENTS, update_report
+from orders.brokers.exact import Unreadable
 from orders.brokers.protocol import OrderReport
 from positions.feeds.connection import StreamRefused, read_together, stay_connected
 
@@ -24,6 +26,9 @@ logger = logging.getLogger(__name__)
 
 _ANSWER_SECONDS: Final = 5.0
 _POLL_SECONDS: Final = 0.5
+#: A peer that answers pings but says nothing for so long is left for a new connection, which asks for a snapshot:
+#: whatever a stuck stream kept back is known then.
+QUIET_SECONDS: Final = 600.0
 
 
 def watch(
@@ -34,6 +39,7 @@ def watch(
     on_reports: Callable[[Sequence[OrderReport]], None],
     on_connected: Callable[[], None],
     until: Callable[[], bool],
+    quiet_seconds: float = QUIET_SECONDS,
 ) -> None:
     """Follow the order updates of the account until `until()` is true."""
 
@@ -41,8 +47,14 @@ def watch(
         _subscribe(socket, key=key, secret=secret)
         logger.info("order_stream_connected url=%s", url)
         _guarded(on_connected, what="on_connected")
+        heard_at = time.monotonic()
         while not until():
-            if reports := read_reports(read_together(socket, seconds=_POLL_SECONDS)):
+            messages = read_together(socket, seconds=_POLL_SECONDS)
+            if messages:
+                heard_at = time.monotonic()
+            elif time.monotonic() - heard_at > quiet_seconds:
+                raise StreamRefused(f"nothing was said for {quiet_seconds:g} s")
+            if reports := read_reports(messages):
                 _deliver(reports, on_reports=on_reports)
 
     stay_connected(url=url, follow=follow, until=until)

@@ -8,24 +8,21 @@ happened in, and a request costs half of what requests.Session costs (on loopbac
 from __future__ import annotations
 
 import json
-import ssl
+import math
 import time
 from decimal import Decimal
+from email.utils import parsedate_to_datetime
 from typing import Any, Final, cast
 from urllib.parse import urlencode, urlsplit
-from urllib.request import getproxies, proxy_bypass
 
 import urllib3
 from alpaca.common.rest import RESTClient
 from urllib3 import exceptions as faults
 
 from orders.brokers.alpaca_refusals import Answer
-from orders.errors import BrokerError, NotSent, OutcomeUnknown
+from orders.brokers.connections import open_pool, transport_error
+from orders.brokers.headers import Heard, note_heard
 
-CONNECT_SECONDS: Final = 2.0
-READ_SECONDS: Final = 5.0
-_POOL_SIZE: Final = 4
-_LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 _MAX_WAIT_SECONDS: Final = 120.0
 
 
@@ -37,7 +34,7 @@ class AlpacaTransport(RESTClient):
         self._data_url = data_url
         self._retry, self._retry_codes = 0, []
         self._session.close()
-        self._pool = _pool(base_url)
+        self._pool = open_pool(base_url)
 
     def __repr__(self) -> str:
         return f"AlpacaTransport({self._base_url!r})"
@@ -57,6 +54,10 @@ class AlpacaTransport(RESTClient):
     def send(self, path: str, payload: dict[str, object]) -> Answer:
         """Send a POST to the trading interface, with the errors of `ask`."""
         return self._exchange("POST", path, payload)
+
+    def change(self, path: str, payload: dict[str, object]) -> Answer:
+        """Send a PATCH to the trading interface, with the errors of `ask`."""
+        return self._exchange("PATCH", path, payload)
 
     def remove(self, path: str) -> Answer:
         """Send a DELETE to the trading interface, with the errors of `ask`."""
@@ -79,19 +80,9 @@ class AlpacaTransport(RESTClient):
         try:
             response = self._pool.request(method, url, body=body, headers=headers, redirect=False, retries=False)
         except (faults.HTTPError, OSError) as error:
-            raise _transport_error(error, subject=f"{method} {urlsplit(url).path}") from None
+            raise transport_error(error, subject=f"{method} {urlsplit(url).path}") from None
+        note_heard(heard_in(response.headers, status=response.status, at=time.time()))
         return _answer(response)
-
-
-def _transport_error(error: Exception, *, subject: str) -> BrokerError:
-    """Return NotSent where the error proves that no request left us, OutcomeUnknown else."""
-    said = f"{subject}: {type(error).__name__}"
-    cause = error.original_error if isinstance(error, faults.ProxyError) else error
-    if isinstance(cause, faults.NewConnectionError | faults.ConnectTimeoutError):
-        return NotSent(said)
-    if isinstance(cause, faults.SSLError) and isinstance(cause.args[0], ssl.SSLCertVerificationError):
-        return NotSent(f"{said}: the certificate of the server is not trusted")
-    return OutcomeUnknown(said)
 
 
 def _answer(response: urllib3.BaseHTTPResponse) -> Answer:
@@ -109,7 +100,8 @@ def _retry_after(headers: urllib3.HTTPHeaderDict) -> float | None:
         if seconds := headers.get("Retry-After"):
             wait = float(seconds)
         elif headers.get("X-RateLimit-Remaining") == "0" and (reset := headers.get("X-RateLimit-Reset")):
-            wait = float(reset) - time.time()
+            date = _epoch_of(headers.get("Date"))
+            wait = float(reset) - (time.time() if date is None else date)
         else:
             return None
     except ValueError:  # a date, or nonsense: the caller has its own backoff
@@ -117,12 +109,35 @@ def _retry_after(headers: urllib3.HTTPHeaderDict) -> float | None:
     return min(max(wait, 0.0), _MAX_WAIT_SECONDS)
 
 
-def _pool(base_url: str) -> urllib3.PoolManager:
-    options: dict[str, Any] = {
-        "maxsize": _POOL_SIZE,
-        "timeout": urllib3.Timeout(connect=CONNECT_SECONDS, read=READ_SECONDS),
-    }
-    parts = urlsplit(base_url)
-    host = parts.hostname or ""
-    proxy = None if host in _LOOPBACK or proxy_bypass(host) else getproxies().get(parts.scheme)
-    return urllib3.ProxyManager(proxy, **options) if proxy else urllib3.PoolManager(**options)
+def heard_in(headers: urllib3.HTTPHeaderDict, *, status: int, at: float) -> Heard:
+    """Return what the headers of an answer that came at `at` (epoch seconds) say of limits and clock.
+
+    The reset is counted from the server's own Date, so that a clock that is off moves no window.
+    """
+    date = _epoch_of(headers.get("Date"))
+    reset = _number(headers.get("X-RateLimit-Reset"))
+    limit, remaining = _number(headers.get("X-RateLimit-Limit")), _number(headers.get("X-RateLimit-Remaining"))
+    wait = _retry_after(headers) if status == 429 else None
+    left = None if reset is None else min(max(reset - (at if date is None else date), 0.0), _MAX_WAIT_SECONDS)
+    return Heard(
+        limit=None if limit is None else int(limit),
+        remaining=0 if status == 429 else None if remaining is None else int(remaining),
+        reset_seconds=wait if left is None else left,
+        turned_away=status == 429,
+        clock_ahead_seconds=None if date is None else date + 0.5 - at,  # Date is cut to the second
+    )
+
+
+def _number(text: str | None) -> float | None:
+    try:
+        number = float(text or "")
+    except ValueError:
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _epoch_of(date: str | None) -> float | None:
+    try:
+        return parsedate_to_datetime(date or "").timestamp()
+    except ValueError:
+        return None

@@ -125,10 +125,14 @@ class Replacement:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OrderRef:
-    """How to name an order to its broker; the broker's id may be unknown to us."""
+    """How to name an order to its broker; the broker's id may be unknown to us.
+
+    Some venues file orders under their symbol and cannot say without it that there is none.
+    """
 
     client_order_id: str
     broker_order_id: str = ""
+    symbol: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,11 +5,22 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Collection
 from datetime import datetime
+from typing import Protocol, runtime_checkable
 
 from orders.brokers.protocol import Broker
 from orders.errors import NotSent
 from positions.credentials import UnreadableCredentials
-from positions.models import Account
+from positions.models import Account, Instrument
+from positions.values import AssetClass
+
+
+@runtime_checkable
+class FiledBySymbol(Protocol):
+    """An adapter whose venue says of no order that there is none unless the symbol is named."""
+
+    def know_symbols(self, symbols: Collection[str]) -> None:
+        """Take the symbols that an order of ours may be filed under."""
+        ...
 
 
 class UnknownBroker(NotSent):
@@ -22,8 +33,32 @@ def _alpaca(account: Account) -> Broker:
     return connect(base_url=account.base_url, **(account.credentials or {}))
 
 
+def _ccxt(account: Account) -> Broker:
+    from orders.brokers.crypto import connect  # heavy, and its library is optional
+
+    try:
+        return connect(venue=account.broker.partition(":")[2], base_url=account.base_url, **(account.credentials or {}))
+    except (ValueError, TypeError) as error:
+        raise UnknownBroker(f"account {account.name}: {error}") from error
+
+
+def _robinhood(account: Account) -> Broker:
+    from orders.brokers.robinhood import connect
+
+    try:
+        return connect(base_url=account.base_url, **(account.credentials or {}))
+    except (ValueError, TypeError) as error:
+        raise UnknownBroker(f"account {account.name}: {error}") from error
+
+
+#: What stands before a colon in an account's broker; behind it the adapter is told which venue (`ccxt:okx`).
 #: `paper` is the Alpaca adapter pointed at the simulated broker: going live is a change of URL and keys.
-ADAPTERS: dict[str, Callable[[Account], Broker]] = {"alpaca": _alpaca, "paper": _alpaca}
+ADAPTERS: dict[str, Callable[[Account], Broker]] = {
+    "alpaca": _alpaca,
+    "paper": _alpaca,
+    "ccxt": _ccxt,
+    "robinhood": _robinhood,
+}
 
 _local = threading.local()
 
@@ -43,18 +78,25 @@ def connect(account_ids: Collection[int]) -> Callable[[int], Broker]:
         except UnreadableCredentials as error:
             unreadable[pk] = str(error)
 
+    symbols: list[str] = []
+    if any(account.broker.startswith("ccxt:") for account in accounts.values()):
+        symbols = list(Instrument.objects.filter(asset_class=AssetClass.CRYPTO).values_list("symbol", flat=True))
+
     def broker_for(account_id: int) -> Broker:
         if account_id in unreadable:
             raise NotSent(unreadable[account_id])
         account = accounts[account_id]
-        if account.broker not in ADAPTERS:
+        adapter = ADAPTERS.get(account.broker.partition(":")[0])
+        if adapter is None:
             raise UnknownBroker(
                 f"account {account.name} names broker {account.broker!r}; use one of {sorted(ADAPTERS)}"
             )
         cache: dict[int, tuple[datetime, Broker]] = _local.__dict__.setdefault("brokers", {})
         held = cache.get(account_id)
         if held is None or held[0] != account.updated_at:
-            held = cache[account_id] = (account.updated_at, ADAPTERS[account.broker](account))
+            held = cache[account_id] = (account.updated_at, adapter(account))
+        if isinstance(held[1], FiledBySymbol):
+            held[1].know_symbols(symbols)
         return held[1]
 
     return broker_for

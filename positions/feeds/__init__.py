@@ -21,8 +21,14 @@ def _alpaca(account: Account) -> Feed:
     return AlpacaFeed(key=secret.get("key", ""), secret=secret.get("secret", ""), url=data_stream_url(account.base_url))
 
 
-#: `paper` is Alpaca's stream, served by the simulated broker.
-FEEDS: dict[str, Callable[[Account], Feed]] = {"alpaca": _alpaca, "paper": _alpaca}
+def _ccxt(account: Account) -> Feed:
+    from positions.feeds.crypto import CryptoFeed  # its library is heavy, and optional
+
+    return CryptoFeed(venue=account.broker.partition(":")[2], base_url=account.base_url)
+
+
+#: What stands before a colon in an account's broker. `paper` is Alpaca's stream, served by the simulated broker.
+FEEDS: dict[str, Callable[[Account], Feed]] = {"alpaca": _alpaca, "paper": _alpaca, "ccxt": _ccxt}
 
 
 def feed_for(account: Account) -> Feed:
@@ -31,7 +37,7 @@ def feed_for(account: Account) -> Feed:
     :raises UnknownFeedError: there is none for the account's broker.
     """
     try:
-        make = FEEDS[account.broker]
+        make = FEEDS[account.broker.partition(":")[0]]
     except KeyError:
         raise UnknownFeedError(
             f"account {account.name} names broker {account.broker!r}; prices come from one of {sorted(FEEDS)}"

@@ -15,23 +15,29 @@ import pytest
 from orders.brokers.alpaca import connect, data_url, stream_url
 from orders.brokers.alpaca_payloads import (
     STATUSES,
-    Unreadable,
     activity_execution,
     broker_account,
     broker_position,
     flat_orders,
     instrument_facts,
-    order_payload,
     order_report,
-    plain,
     price_bar,
     timeframe,
-    to_decimal,
-    to_time,
     update_report,
 )
+from orders.brokers.alpaca_requests import order_payload, replacement_payload
 from orders.brokers.alpaca_stream import read_reports
-from orders.brokers.protocol import OrderSide, OrderType, ReportedState, SubmitRequest, TimeInForce
+from orders.brokers.exact import Unreadable, plain, to_decimal, to_time
+from orders.brokers.marketable import marketable_limit
+from orders.brokers.protocol import (
+    OrderClass,
+    OrderSide,
+    OrderType,
+    Replacement,
+    ReportedState,
+    SubmitRequest,
+    TimeInForce,
+)
 from orders.errors import RefusalKind
 
 D = Decimal
@@ -158,6 +164,67 @@ def test_an_order_becomes_a_body_without_a_single_float(
 ) -> None:
     request = SubmitRequest(client_order_id="xm-1", symbol="AAPL", side=OrderSide.SELL, quantity=D("3.500"), **fields)
     assert order_payload(request) == BASE | expected
+
+
+STOP = {"target_limit": D("103.0"), "stop_leg_stop": D("98.00")}
+
+
+@pytest.mark.parametrize(
+    ("_case", "fields", "expected"),
+    [
+        (
+            "bracket",
+            {"order_class": OrderClass.BRACKET, **STOP},
+            {"type": "market", "take_profit": {"limit_price": "103"}, "stop_loss": {"stop_price": "98"}},
+        ),
+        (
+            "an OCO whose own limit is its target",
+            {"order_class": OrderClass.OCO, "order_type": OrderType.LIMIT, "limit_price": D(103),
+             "stop_leg_stop": D(98), "stop_leg_limit": D("97.50")},
+            {"type": "limit", "take_profit": {"limit_price": "103"},
+             "stop_loss": {"stop_price": "98", "limit_price": "97.5"}},
+        ),
+        (
+            "an entry with a stop alone",
+            {"order_class": OrderClass.OTO, "stop_leg_stop": D(98)},
+            {"type": "market", "stop_loss": {"stop_price": "98"}},
+        ),
+    ],
+)  # fmt: skip
+def test_a_group_becomes_one_body(_case: str, fields: dict[str, Any], expected: dict[str, Any]) -> None:
+    request = SubmitRequest(client_order_id="xm-1", symbol="AAPL", side=OrderSide.SELL, quantity=D("3.5"), **fields)
+    group = {"time_in_force": "day", "order_class": str(fields["order_class"])}
+    assert order_payload(request) == BASE | group | expected
+
+
+@pytest.mark.parametrize(
+    ("_case", "fields", "expected"),
+    [
+        ("a stop is moved", {"stop_price": D("97.50")}, {"stop_price": "97.5"}),
+        (
+            "everything",
+            {"quantity": D(4), "limit_price": D("101.00"), "stop_price": D(99)},
+            {"qty": "4", "limit_price": "101", "stop_price": "99"},
+        ),
+    ],
+)
+def test_a_change_names_what_changes_alone(_case: str, fields: dict[str, Any], expected: dict[str, Any]) -> None:
+    change = Replacement(client_order_id="xm-2", **fields)
+    assert replacement_payload(change) == {"client_order_id": "xm-2"} | expected
+
+
+@pytest.mark.parametrize(
+    ("_case", "side", "price", "limit"),
+    [
+        ("a sale a hundredth below, rounded down", OrderSide.SELL, "100.05", "99.04"),
+        ("a purchase a hundredth above, rounded up", OrderSide.BUY, "100.10", "101.11"),
+        ("exactly on a tick stays", OrderSide.SELL, "100", "99"),
+        ("below a dollar the tick is finer", OrderSide.SELL, "0.5051", "0.5"),
+        ("never zero", OrderSide.SELL, "0.0001", "0.0001"),
+    ],
+)
+def test_a_marketable_limit_lies_beyond_the_price(_case: str, side: OrderSide, price: str, limit: str) -> None:
+    assert marketable_limit(side, price=D(price), beyond=D("0.01")) == D(limit)
 
 
 #: Every word that alpaca-py 0.44 knows, so that a new release which knows more fails here.
@@ -308,7 +375,8 @@ def test_a_stream_message_that_cannot_be_read_does_not_take_its_neighbours_along
 
 def test_a_corrected_execution_is_an_error_for_a_person(caplog: pytest.LogCaptureFixture) -> None:
     message = json.dumps({"stream": "trade_updates", "data": update("trade_bust")})
-    assert len(read_reports([message])) == 1
+    (report,) = read_reports([message])
+    assert (report.state, report.raw_status, report.executions) == (S.UNRECOGNISED, "trade_bust", ())
     assert caplog.records[0].levelname == "ERROR"
     assert caplog.records[0].message.startswith("execution_corrected event=trade_bust client_order_id=xm-1")
 

@@ -128,8 +128,18 @@ def test_the_second_exit_is_refused_and_says_who_is_first(trader: APIClient, hol
     problem = refused(post(trader, f"positions/{position.pk}/exit", {}), 409)
     assert problem["type"] == "urn:exitmgr:already-exiting"
     assert f"order {first}" in problem["detail"]
-    refused(post(trader, f"positions/{position.pk}/emergency-exit", {}), 409)
     assert everything() == before
+
+
+def test_an_emergency_is_not_refused_for_a_less_urgent_exit_but_waits_for_what_it_holds(
+    trader: APIClient, hold: Hold
+) -> None:
+    position = hold("10")
+    post(trader, f"positions/{position.pk}/exit", {})
+    response = post(trader, f"positions/{position.pk}/emergency-exit", {})
+    assert response.status_code == 201
+    assert Order.objects.get(pk=response.json()["id"]).waits
+    refused(post(trader, f"positions/{position.pk}/emergency-exit", {}), 409)
 
 
 def test_an_order_is_cancelled_and_its_reservation_freed(trader: APIClient, hold: Hold) -> None:

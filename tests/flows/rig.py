@@ -31,6 +31,11 @@ WORKERS = ("stop", "orders", "scan", "maintenance")
 #: Beyond the lease of a killed worker, with room for a machine that is busy.
 RECOVERY_SECONDS = 90.0
 POLL_SECONDS = 0.05
+#: A crowd of equal entries in one symbol, again and again, is what these tests are made of.
+UNLIMITED = {
+    "EXITMGR_TRADING__EXIT_MANAGER__EXIT_COOLDOWN_SECONDS": "0",
+    "EXITMGR_TRADING__TRADE_EXIT__BRACKET_ORDERS__MAX_ACTIVE_BRACKETS": "1000000",
+}
 
 
 class Rig:
@@ -38,7 +43,7 @@ class Rig:
 
     def __init__(self, var: Path) -> None:
         given = {"DATABASE_URL", "REDIS_URL", "EXITMGR_VAR"}
-        self._environ = {name: value for name, value in os.environ.items() if name not in given}
+        self._environ = {name: value for name, value in os.environ.items() if name not in given} | UNLIMITED
         self._var = var
         self.stack = Stack(var, environ=self._environ)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import Any
 
 from orders.brokers.protocol import (
@@ -11,7 +12,9 @@ from orders.brokers.protocol import (
     Capabilities,
     OrderRef,
     OrderReport,
+    OrderSide,
     OrderType,
+    Replacement,
     ReportedState,
     SubmitRequest,
     TimeInForce,
@@ -43,9 +46,12 @@ class ScriptedBroker:
     submits: list[BaseException | str] = field(default_factory=list)
     finds: list[Answer] = field(default_factory=list)
     settle_after: float = 0.0
+    durable_dedupe: bool = True
     sent: list[SubmitRequest] = field(default_factory=list)
     asked: list[str] = field(default_factory=list)
     cancelled: list[str] = field(default_factory=list)
+    replaces: list[BaseException | str] = field(default_factory=list)
+    replaced: list[tuple[str, Replacement]] = field(default_factory=list)
     capabilities: Capabilities = field(init=False)
 
     def __post_init__(self) -> None:
@@ -53,6 +59,8 @@ class ScriptedBroker:
             order_types=frozenset(OrderType),
             times_in_force=frozenset(TimeInForce),
             settle_after_seconds=self.settle_after,
+            durable_dedupe=self.durable_dedupe,
+            replace=True,
         )
 
     def submit(self, request: SubmitRequest) -> OrderReport:
@@ -71,6 +79,25 @@ class ScriptedBroker:
         if isinstance(said, BaseException):
             raise said
         return said
+
+    def replace(self, ref: OrderRef, change: Replacement) -> OrderReport:
+        """Take the change and report its successor, or raise what the script says."""
+        self.replaced.append((ref.client_order_id, change))
+        if self.replaces:
+            said = self.replaces.pop(0)
+            if isinstance(said, BaseException):
+                raise said
+        return OrderReport(
+            client_order_id=change.client_order_id,
+            broker_order_id=f"at-{change.client_order_id}",
+            state=ReportedState.WORKING,
+            symbol="",
+            side=OrderSide.SELL,
+            quantity=change.quantity or Decimal(0),
+            filled_quantity=Decimal(0),
+            average_fill_price=None,
+            at=utc_now(),
+        )
 
     def cancel(self, ref: OrderRef) -> None:
         """Note the wish."""

@@ -7,7 +7,7 @@ from decimal import Decimal
 import pytest
 from django.db import DatabaseError, IntegrityError, connection, transaction
 
-from orders.models import Fill, Order
+from orders.models import BrokerHealth, Fill, Order
 from orders.states import LIVE, OrderState, transitions
 from positions.models import Position
 from tests import factories as f
@@ -39,6 +39,8 @@ def refused(call, *, by):
         ("order_prices_are_positive", {"limit_price": D(0)}),
         ("order_prices_are_positive", {"stop_price": D(-1)}),
         ("order_limit_has_its_price", {"order_type": "limit"}),
+        ("order_that_waits_is_unsent", {"waits": True, "state": "submitted"}),
+        ("order_that_waits_is_unsent", {"waits": True, "reserved": D(1)}),
         ("order_ended_has_its_time", {"state": "filled", "filled_quantity": D(1)}),
         ("order_ended_has_its_time", {"state": "pending", "ended_at": "now"}),
     ],
@@ -48,6 +50,12 @@ def test_an_impossible_order_is_refused(constraint, fields):
     fields = fields | ({"ended_at": f.utc_now()} if fields.get("ended_at") == "now" else {})
     refused(lambda: f.raw_order(position, **fields), by=constraint)
     assert Order.objects.count() == 0
+
+
+def test_a_breaker_is_in_a_state_we_know():
+    account = f.make_account()
+    refused(lambda: BrokerHealth.objects.create(account=account, breaker="ajar"), by="breaker_is_known")
+    assert not BrokerHealth.objects.exists()
 
 
 def test_an_exit_belongs_to_a_position():

@@ -115,7 +115,7 @@ def test_the_most_urgent_leaves_first():
 def test_the_kill_switch_is_read_by_the_claim(_case, state, entry, target, stop, emergency):
     account = f.make_account()
     wanted = {}
-    order = f.entry_order(account=account)
+    order = f.entry_order(account=account, symbol="IBM")
     wanted[order.pk] = entry
     for reason, sent in (("take_profit_1", target), ("stop_loss", stop), ("emergency", emergency)):
         wanted[f.exit_order(f.hold(account=account), reason=reason).pk] = sent

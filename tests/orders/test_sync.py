@@ -9,7 +9,7 @@ import pytest
 from alerts.models import Alert
 from orders.brokers.protocol import ReportedState
 from orders.errors import NotSent
-from orders.limits import POLL_AFTER_SECONDS
+from orders.limits import POLL_AFTER_SECONDS, POLLS_FAILED
 from orders.models import Order
 from orders.sync import distrust_account, due_orders, poll_quiet_orders
 from tests import factories as f
@@ -119,3 +119,28 @@ def test_the_most_urgent_is_handed_out_first():
     target = f.exit_order(position, reason="take_profit_1", fraction_pct="50")
     stop = f.exit_order(position)
     assert due_orders(now=f.utc_now()) == [(stop.pk, "stop_loss"), (target.pk, "take_profit")]
+
+
+def test_a_broker_that_does_not_say_what_became_of_an_order_calls_a_person_until_it_does():
+    order = working()
+    broker = ScriptedBroker(finds=[NotSent("no connection")] * POLLS_FAILED)
+    for number in range(1, POLLS_FAILED + 1):
+        poll_quiet_orders(connect=to(broker), now=f.utc_now())
+        assert Alert.objects.count() == (number >= POLLS_FAILED)
+    alert = Alert.objects.get()
+    assert (alert.kind, alert.severity, alert.account_ref) == ("polls_failed", "critical", order.account_id)
+    broker.finds = [f.report_of(order)]
+    poll_quiet_orders(connect=to(broker), now=f.utc_now())
+    assert (f.read_again(order).polls_failed, Alert.objects.get().resolved_at is not None) == (0, True)
+
+
+def test_a_cancel_that_is_not_confirmed_calls_a_person():
+    order = working()
+    asked_at = f.utc_now()
+    Order.objects.filter(pk=order.pk).update(state="cancel_requested", cancel_asked_at=asked_at)
+    for seconds, alerts in ((20, 0), (31, 1)):
+        Order.objects.filter(pk=order.pk).update(heard_at=None)
+        broker = ScriptedBroker(finds=[f.report_of(order)])
+        poll_quiet_orders(connect=to(broker), now=asked_at + timedelta(seconds=seconds))
+        assert (broker.cancelled, Alert.objects.count()) == ([order.client_order_id], alerts)
+    assert Alert.objects.get().kind == "cancel_not_confirmed"

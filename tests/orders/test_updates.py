@@ -198,6 +198,34 @@ def test_a_sale_beyond_the_position_is_booked_on_the_order_and_calls_a_person():
     assert "10" in alert.message
 
 
+def test_more_than_was_ordered_is_booked_as_far_as_it_was_held_and_calls_a_person():
+    position = f.hold()
+    order = sent_exit(position, reason="take_profit_1", fraction_pct="50")
+    tell(order, f.report_of(order, S.FILLED, executions=[f.fill_of("7", "101")]))
+    kept, open_ = f.read_again(order), f.read_again(position)
+    assert (kept.state, kept.quantity, kept.filled_quantity, kept.reserved) == ("filled", D(7), D(7), D(0))
+    assert (open_.exited, open_.remaining, open_.reserved, open_.realized_pnl) == (D(7), D(3), D(0), D(7))
+    assert Alert.objects.get().kind == "order_overfilled"
+
+
+def test_more_than_was_held_closes_the_position_and_names_what_is_beyond():
+    position = f.hold()
+    order = sent_exit(position)
+    tell(order, f.report_of(order, S.FILLED, executions=[f.fill_of("8", "99"), f.fill_of("5", "98", fee="1")]))
+    kept, closed = f.read_again(order), f.read_again(position)
+    assert (kept.state, kept.filled_quantity, kept.filled_value) == ("filled", D(13), D(1282))
+    assert (closed.status, closed.exited, closed.exit_value, closed.fees) == ("closed", D(10), D(988), D(1))
+    oversold = Alert.objects.get(kind="position_oversold")
+    assert (oversold.requires_action, oversold.data) == (True, {"beyond": "3"})
+
+
+def test_more_than_an_entry_asked_for_is_held_and_protected():
+    order = sent_entry()
+    tell(order, f.report_of(order, S.FILLED, executions=[f.fill_of("12", "100")]))
+    assert (Position.objects.get().quantity, f.read_again(order).quantity) == (D(12), D(12))
+    assert Alert.objects.get().kind == "order_overfilled"
+
+
 def test_dust_closes_a_position_and_nothing_stays_reserved():
     position = f.hold(quantity="10.0005")
     order = sent_exit(position)
@@ -280,7 +308,7 @@ def test_a_report_that_cannot_be_booked_calls_a_person_and_spares_its_neighbours
     tell(
         good,
         f.report_of(good, S.FILLED, executions=[f.fill_of("10")]),
-        f.report_of(bad, S.FILLED, executions=[f.fill_of("11")]),  # more than was ordered
+        f.report_of(bad, S.FILLED, executions=[f.fill_of("10", "0")]),  # for nothing
         f.report_of(also_good, S.FILLED, executions=[f.fill_of("10")]),
     )
     assert [f.read_again(order).state for order in (good, bad, also_good)] == ["filled", "submitted", "filled"]

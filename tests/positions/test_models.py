@@ -10,7 +10,17 @@ import pytest
 from django.apps import apps
 from django.db import DataError, IntegrityError, models, transaction
 
-from positions.models import Account, Bar, Instrument, LossWatch, Position, Quote, RefusedPrice, Session
+from positions.models import (
+    Account,
+    Bar,
+    Instrument,
+    LossWatch,
+    Position,
+    Quote,
+    RefusedPrice,
+    Session,
+    TradingSwitch,
+)
 
 NOW = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)
 ACCOUNT: dict[str, Any] = {"name": "a", "broker": "paper", "created_at": NOW, "updated_at": NOW}
@@ -43,6 +53,7 @@ def stored(db: None) -> dict[str, models.Model]:
         "bar": Bar.objects.create(instrument=instrument, **BAR),
         "session": Session.objects.create(**SESSION),
         "losswatch": LossWatch.objects.create(account=account, **WATCH),
+        "tradingswitch": TradingSwitch.objects.create(),
         "refusedprice": RefusedPrice.objects.create(**REFUSED),
     }
 
@@ -57,6 +68,8 @@ BREACHES: list[tuple[str, str, dict[str, Any]]] = [
     ("losswatch_breach_is_whole", "losswatch", {"reason": "daily_loss"}),
     ("losswatch_day_has_its_start", "losswatch", {"day_start_pnl": None}),
     ("losswatch_day_has_its_start", "losswatch", {"day": None}),
+    ("switch_state_is_known", "tradingswitch", {"state": "sleepy"}),
+    ("switch_is_one_row", "tradingswitch", {"id": 2}),
     ("instrument_steps_are_positive", "instrument", {"tick": 0}),
     ("instrument_steps_are_positive", "instrument", {"lot": 0}),
     ("instrument_steps_are_positive", "instrument", {"dust": Decimal("-0.1")}),

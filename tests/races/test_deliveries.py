@@ -295,11 +295,16 @@ def test_a_refused_key_calls_a_person_and_spares_the_other_accounts(box):
     deliver(wrong, right)
     until_filled(right)
     refused = f.read_again(wrong)
-    assert (refused.state, refused.reserved) == ("cancelled", D(0))
+    assert (refused.state, refused.reserved, refused.tries) == ("pending", D(10), 0)
     alert = Alert.objects.get()
-    assert (alert.kind, alert.severity, alert.order_ref) == ("account_refused", "critical", wrong.pk)
+    assert (alert.kind, alert.severity, alert.account_ref) == ("account_refused", "critical", wrong.account_id)
     assert "revoked" not in f"{alert.message} {refused.last_error}"
     assert_left_once(box, right)
+    account = wrong.account
+    account.credentials, account.updated_at = {"key": box.key, "secret": box.secret}, f.utc_now()
+    account.save()
+    until_filled(wrong)
+    assert f.read_again(alert).resolved_at is not None
 
 
 def test_a_key_refused_while_the_outcome_is_unknown_does_not_free_the_order(box):

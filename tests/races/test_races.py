@@ -105,9 +105,9 @@ def test_a_trigger_cancelled_while_the_scan_waits_neither_fires_nor_spoils_the_s
     assert list(Order.objects.values_list("position_id", flat=True)) == [other.pk]
 
 
-def test_a_stop_and_a_person_at_the_same_moment_a_hundred_times():
+def test_a_stop_and_a_person_at_the_same_moment():
     account = f.make_account()
-    for round_number in range(100):
+    for round_number in range(25):
         f.set_quote("100")
         position = f.hold(account=account, plan={"stop_loss": {"pct": "1"}})
         f.push_price("98.90")
@@ -279,5 +279,5 @@ def test_fills_and_a_new_exit_at_the_same_moment_never_sell_more_than_is_held():
             partial(request_exit, position_id=position.pk, now=f.utc_now(), actor="ann"),
             partial(apply_reports, account_id=account.pk, reports=[report], now=f.utc_now()),
         )
-        rest = Order.objects.get(position=position, reason="manual")
+        rest = Order.objects.get(position=position, reason="manual", waits=False)
         assert (rest.quantity, f.read_again(position).exited, f.read_again(position).reserved) == (D(5), D(5), D(5))

@@ -82,6 +82,7 @@ class Control:
             ("/control/positions", "POST", self.set_position),
             ("/control/assets", "POST", self.set_assets),
             ("/control/fees", "POST", self.set_fees),
+            ("/control/rate_limit", "GET", self.rate_limit),
             ("/control/rate_limit", "POST", self.set_rate_limit),
             ("/control/dedupe", "POST", self.set_dedupe),
             ("/control/reset", "POST", self.reset),
@@ -271,6 +272,10 @@ class Control:
         self._book.fee_per_share = fee
         self._book.set_setting("fee_per_share", str(fee))
         return reply({"per_share": text(fee)})
+
+    async def rate_limit(self, _request: Request) -> Response:
+        """Return the limit and how many requests were turned away since it was set."""
+        return reply({"per_minute": self._limit.per_minute, "turned_away": self._limit.turned_away})
 
     async def set_rate_limit(self, request: Request) -> Response:
         """Set the requests allowed in a minute; null lifts the limit."""

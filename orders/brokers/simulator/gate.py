@@ -24,12 +24,13 @@ class RateLimit:
 
     def __init__(self) -> None:
         self.per_minute: int | None = None
+        self.turned_away = 0
         self._window = 0
         self._used = 0
 
     def set_limit(self, per_minute: int | None) -> None:
         """Allow so many requests a minute, counted from now; None lifts the limit."""
-        self.per_minute, self._used = per_minute, 0
+        self.per_minute, self._used, self.turned_away = per_minute, 0, 0
 
     def spend(self) -> tuple[bool, int, int, int]:
         """Count a request; return whether it may pass, the limit, what is left, and when it starts anew."""
@@ -39,6 +40,7 @@ class RateLimit:
         limit = self.per_minute or UNLIMITED
         allowed = self._used < limit
         self._used += allowed
+        self.turned_away += not allowed
         return allowed, limit, limit - self._used, (window + 1) * WINDOW_SECONDS
 
 

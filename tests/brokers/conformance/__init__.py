@@ -6,14 +6,16 @@ A test module of an adapter takes all cases by `from tests.brokers.conformance i
 - `venue`: a `Venue`, which moves the venue's prices, breaks it on request and reads its whole truth. It is flat, has
   no open orders and no faults at the start of each case.
 
-A case that needs what a venue cannot do skips by capability or by `Venue.faults`, never by name. The suite keeps a
-table of what each adapter declares (`CAPABILITY_TABLE`); the conftest beside it prints it at the end of a run.
+A case that needs what a venue cannot do says so (`Desk.need`, `require_order_type`, `require`), and skips by capability
+or by `Venue.faults`, never by name. The conftest beside it prints what each adapter declares and, capability by
+capability, how many cases it passed.
 """
 
 from __future__ import annotations
 
 from tests.brokers.conformance.desk import (  # noqa: F401 - what an adapter's test module needs
     CAPABILITY_TABLE,
+    CONFORMANCE,
     SILENCE_SECONDS,
     MakeBroker,
     Venue,

@@ -98,6 +98,8 @@ class MakeBroker(Protocol):
         ...
 
 
+#: Under this name each case's report carries its adapter and what the case needs.
+CONFORMANCE = "conformance"
 #: adapter class name -> what it declares
 CAPABILITY_TABLE: dict[str, Capabilities] = {}
 PRICE = D("100")
@@ -113,6 +115,8 @@ class Desk:
     venue: Venue
     symbol: str
     number: int
+    #: What of the venue's abilities this case is about; the report counts by them.
+    needs: set[str]
     attempts: int = 0
 
     def new_id(self) -> str:
@@ -126,13 +130,17 @@ class Desk:
         wanted = {"client_order_id": self.new_id(), "order_type": OrderType.MARKET} | fields
         return SubmitRequest(symbol=self.symbol, side=side, quantity=D(quantity), **wanted)  # type: ignore[arg-type]
 
+    def ref(self, request: SubmitRequest, broker_order_id: str = "") -> OrderRef:
+        """Return how to name an order to its broker."""
+        return OrderRef(client_order_id=request.client_order_id, broker_order_id=broker_order_id, symbol=request.symbol)
+
     def resting(self) -> SubmitRequest:
         """Return a limit buy far below the market."""
         return self.request(order_type=OrderType.LIMIT, limit_price=D("50"), time_in_force=TimeInForce.GTC)
 
     def find(self, request: SubmitRequest) -> OrderReport:
         """Return what the venue says of an order that it must have."""
-        report = self.broker.find_order(OrderRef(client_order_id=request.client_order_id))
+        report = self.broker.find_order(self.ref(request))
         assert report is not None, "the venue has no such order"
         return report
 
@@ -153,6 +161,12 @@ class Desk:
                 return holding.quantity, holding.available
         return D(0), D(0)
 
+    def need(self, capability: str) -> None:
+        """Say which capability a case is about, and skip it where the venue does not declare it."""
+        self.needs.add(capability)
+        if not getattr(self.broker.capabilities, capability):
+            pytest.skip(f"the venue does not declare {capability}")
+
     def require(self, *faults: VenueFault) -> None:
         """Skip the case where the venue cannot be broken in this way."""
         if missing := set(faults) - self.venue.faults:
@@ -160,19 +174,29 @@ class Desk:
 
     def require_order_type(self, *types: OrderType) -> None:
         """Skip the case where the venue has no such orders."""
+        self.needs |= {f"{kind} orders" for kind in types if kind is not OrderType.MARKET}
         if missing := set(types) - self.broker.capabilities.order_types:
             pytest.skip(f"the venue has no {', '.join(sorted(missing))} orders")
 
+    def require_time_in_force(self, time_in_force: TimeInForce) -> None:
+        """Skip the case where the venue has no orders that rest so long."""
+        self.needs.add(f"{time_in_force} orders")
+        if time_in_force not in self.broker.capabilities.times_in_force:
+            pytest.skip(f"the venue has no {time_in_force} orders")
+
 
 @pytest.fixture
-def desk(make_broker: MakeBroker, venue: Venue) -> Desk:
+def desk(request: pytest.FixtureRequest, make_broker: MakeBroker, venue: Venue) -> Desk:
     """Give a case its adapter and a symbol of its own, quoted 99.99 to 100.01."""
     broker = make_broker()
     CAPABILITY_TABLE[type(broker).__name__] = broker.capabilities
     number = next(_case_numbers)
     symbol = venue.symbols[number % len(venue.symbols)]
     venue.set_price(symbol, bid=BID, ask=ASK)
-    return Desk(broker=broker, venue=venue, symbol=symbol, number=number)
+    needs: set[str] = set()
+    # with the report, and not in a table of this module: cases may run in several processes
+    request.node.user_properties.append((CONFORMANCE, (type(broker).__name__, needs)))
+    return Desk(broker=broker, venue=venue, symbol=symbol, number=number, needs=needs)
 
 
 def eventually(read: Callable[[], T | None], *, within: float = 5.0) -> T:
@@ -227,11 +251,10 @@ class Watcher:
 
 
 @contextmanager
-def watching(make_broker: MakeBroker) -> Iterator[Watcher]:
+def watching(desk: Desk, make_broker: MakeBroker) -> Iterator[Watcher]:
     """Follow the stream while a block runs."""
+    desk.need("update_stream")
     broker = make_broker()
-    if not broker.capabilities.update_stream:
-        pytest.skip("the venue has no stream of order updates")
     watcher = Watcher(broker)
     try:
         eventually(lambda: watcher.connects)
@@ -246,5 +269,5 @@ def refused(desk: Desk, request: SubmitRequest, *kinds: RefusalKind) -> Refused:
         desk.broker.submit(request)
     assert caught.value.kind in kinds
     assert desk.venue.orders(request.client_order_id) == []
-    assert desk.broker.find_order(OrderRef(client_order_id=request.client_order_id)) is None
+    assert desk.broker.find_order(desk.ref(request)) is None
     return caught.value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from orders.brokers.protocol import (
     OrderRef,
     OrderType,
+    Replacement,
     TimeInForce,
 )
 from orders.errors import AccountRefused, NotSent, OutcomeUnknown, RefusalKind, Refused
@@ -66,8 +68,7 @@ def test_times_are_aware(desk: Desk) -> None:
 
 
 def test_the_same_id_twice_is_one_order(desk: Desk) -> None:
-    if not desk.broker.capabilities.durable_dedupe:
-        pytest.skip("the venue does not refuse a used client order id")
+    desk.need("durable_dedupe")
     request = desk.resting()
     first, second = desk.broker.submit(request), desk.broker.submit(request)
     assert second.broker_order_id == first.broker_order_id
@@ -75,8 +76,7 @@ def test_the_same_id_twice_is_one_order(desk: Desk) -> None:
 
 
 def test_an_id_stays_used_after_its_order_ended(desk: Desk) -> None:
-    if not desk.broker.capabilities.durable_dedupe:
-        pytest.skip("the venue does not refuse a used client order id")
+    desk.need("durable_dedupe")
     request = desk.request(BUY, "3")
     desk.broker.submit(request)
     desk.settled(request, states={S.FILLED})
@@ -88,7 +88,7 @@ def test_an_id_stays_used_after_its_order_ended(desk: Desk) -> None:
 
 def test_an_order_is_found_only_after_it_was_placed(desk: Desk) -> None:
     request = desk.resting()
-    ref = OrderRef(client_order_id=request.client_order_id)
+    ref = desk.ref(request)
     assert desk.broker.find_order(ref) is None
     placed = desk.broker.submit(request)
     found = desk.broker.find_order(ref)
@@ -137,7 +137,7 @@ def test_a_request_that_was_lost_is_sent_once_and_may_be_sent_again(desk: Desk, 
         desk.broker.submit(request)
     # had the adapter repeated the request by itself, the venue would have the order now
     assert desk.venue.orders(request.client_order_id) == []
-    assert desk.broker.find_order(OrderRef(client_order_id=request.client_order_id)) is None
+    assert desk.broker.find_order(desk.ref(request)) is None
     assert desk.broker.submit(request).state is S.WORKING
     assert desk.venue.orders(request.client_order_id) == [D(10)]
 
@@ -148,7 +148,7 @@ def test_a_look_up_without_an_answer_is_not_a_no(desk: Desk) -> None:
     desk.broker.submit(request)
     desk.venue.inject(VenueFault.SERVER_ERROR)
     with pytest.raises(OutcomeUnknown):
-        desk.broker.find_order(OrderRef(client_order_id=request.client_order_id))
+        desk.broker.find_order(desk.ref(request))
 
 
 def test_a_silent_venue_is_left_in_bounded_time(desk: Desk) -> None:
@@ -169,7 +169,7 @@ def test_a_silent_venue_is_left_in_bounded_time(desk: Desk) -> None:
 def test_an_unreachable_venue_was_provably_not_sent_anything(make_broker: MakeBroker, desk: Desk) -> None:
     request = desk.resting()
     broker = make_broker(unreachable=True)
-    ref = OrderRef(client_order_id=request.client_order_id, broker_order_id="none")
+    ref = desk.ref(request, "none")
     began = time.monotonic()
     for call in (
         lambda: broker.submit(request),
@@ -207,16 +207,15 @@ def test_more_than_the_money_is_refused(desk: Desk) -> None:
 
 
 def test_held_quantity_is_refused_and_named(desk: Desk) -> None:
-    desk.require_order_type(OrderType.STOP)
     desk.venue.hold(desk.symbol, quantity=D(10), price=PRICE)
-    stop = desk.request(SELL, "8", order_type=OrderType.STOP, stop_price=D("90"), time_in_force=TimeInForce.GTC)
-    placed = desk.broker.submit(stop)
+    target = desk.request(SELL, "8", order_type=OrderType.LIMIT, limit_price=D("110"), time_in_force=TimeInForce.GTC)
+    placed = desk.broker.submit(target)
     assert eventually(lambda: desk.position() if desk.position()[1] != 10 else None) == (D(10), D(2))
     refusal = refused(desk, desk.request(SELL, "10"), RefusalKind.HELD_QUANTITY)
     assert refusal.available in (D(2), None)
     assert refusal.related_orders in ((placed.broker_order_id,), ())
-    desk.broker.cancel(OrderRef(client_order_id=stop.client_order_id))
-    desk.settled(stop, states={S.CANCELLED})
+    desk.broker.cancel(desk.ref(target))
+    desk.settled(target, states={S.CANCELLED})
     assert eventually(lambda: desk.position() if desk.position()[1] == 10 else None) == (D(10), D(10))
 
 
@@ -233,7 +232,7 @@ def test_a_question_beyond_the_rate_limit_is_not_a_refusal(desk: Desk) -> None:
     desk.require(VenueFault.RATE_LIMIT)
     desk.venue.inject(VenueFault.RATE_LIMIT)
     with pytest.raises(NotSent) as caught:
-        desk.broker.find_order(OrderRef(client_order_id=desk.new_id()))
+        desk.broker.find_order(desk.ref(desk.resting()))
     assert caught.value.retry_after == 2.0
 
 
@@ -249,7 +248,7 @@ def test_revoked_credentials_are_told_apart_and_not_repeated(make_broker: MakeBr
 
 def test_a_look_up_with_revoked_credentials_is_not_a_no(make_broker: MakeBroker, desk: Desk) -> None:
     with pytest.raises(AccountRefused):
-        make_broker(revoked=True).find_order(OrderRef(client_order_id=desk.new_id()))
+        make_broker(revoked=True).find_order(desk.ref(desk.resting()))
 
 
 # -- cancel
@@ -258,7 +257,7 @@ def test_a_look_up_with_revoked_credentials_is_not_a_no(make_broker: MakeBroker,
 def test_a_resting_order_is_cancelled(desk: Desk) -> None:
     request = desk.resting()
     placed = desk.broker.submit(request)
-    desk.broker.cancel(OrderRef(client_order_id=request.client_order_id, broker_order_id=placed.broker_order_id))
+    desk.broker.cancel(desk.ref(request, placed.broker_order_id))
     ended = desk.settled(request, states={S.CANCELLED})
     assert ended.filled_quantity == 0
 
@@ -266,7 +265,7 @@ def test_a_resting_order_is_cancelled(desk: Desk) -> None:
 def test_an_order_is_cancelled_by_our_id_alone(desk: Desk) -> None:
     request = desk.resting()
     desk.broker.submit(request)
-    desk.broker.cancel(OrderRef(client_order_id=request.client_order_id))
+    desk.broker.cancel(desk.ref(request))
     assert desk.settled(request, states={S.CANCELLED}).state is S.CANCELLED
 
 
@@ -275,12 +274,43 @@ def test_a_filled_order_cannot_be_cancelled_and_stays_filled(desk: Desk) -> None
     placed = desk.broker.submit(request)
     desk.settled(request, states={S.FILLED})
     with pytest.raises(Refused) as caught:
-        desk.broker.cancel(OrderRef(client_order_id=request.client_order_id, broker_order_id=placed.broker_order_id))
+        desk.broker.cancel(desk.ref(request, placed.broker_order_id))
     assert caught.value.kind is RefusalKind.NOT_CANCELABLE
     assert desk.find(request).state is S.FILLED
 
 
 def test_an_order_that_never_was_cannot_be_cancelled(desk: Desk) -> None:
     with pytest.raises(Refused) as caught:
-        desk.broker.cancel(OrderRef(client_order_id=desk.new_id()))
+        desk.broker.cancel(desk.ref(desk.resting()))
     assert caught.value.kind is RefusalKind.NOT_FOUND
+
+
+# -- changing a working order
+
+
+def test_a_working_order_is_changed_into_its_successor(desk: Desk) -> None:
+    desk.need("replace")
+    request = desk.resting()
+    placed = desk.broker.submit(request)
+    changed = dataclasses.replace(request, client_order_id=desk.new_id(), limit_price=D("51"))
+    change = Replacement(client_order_id=changed.client_order_id, limit_price=D("51"))
+    successor = desk.broker.replace(desk.ref(request, placed.broker_order_id), change)
+    assert (successor.client_order_id, successor.quantity) == (changed.client_order_id, D(10))
+    old = desk.settled(request, states={S.REPLACED})
+    assert old.replaced_by in ("", successor.broker_order_id)
+    assert desk.settled(changed, states={S.WORKING}).broker_order_id == successor.broker_order_id
+    assert desk.venue.orders(changed.client_order_id) == [D(10)]
+
+
+def test_what_ended_cannot_be_changed(desk: Desk) -> None:
+    desk.need("replace")
+    request = desk.request(BUY, "2")
+    placed = desk.broker.submit(request)
+    desk.settled(request, states={S.FILLED})
+    new_id = desk.new_id()
+    with pytest.raises(Refused):
+        desk.broker.replace(
+            desk.ref(request, placed.broker_order_id), Replacement(client_order_id=new_id, quantity=D(1))
+        )
+    assert desk.venue.orders(new_id) == []
+    assert desk.find(request).state is S.FILLED

@@ -7,7 +7,6 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from orders.brokers.protocol import (
-    OrderRef,
     OrderType,
     TimeInForce,
 )
@@ -21,7 +20,7 @@ def test_open_orders_are_those_that_have_not_ended(desk: Desk) -> None:
     resting, gone, filled = desk.resting(), desk.resting(), desk.request(BUY, "1")
     for request in (resting, gone, filled):
         desk.broker.submit(request)
-    desk.broker.cancel(OrderRef(client_order_id=gone.client_order_id))
+    desk.broker.cancel(desk.ref(gone))
     desk.settled(gone, states={S.CANCELLED})
     desk.settled(filled, states={S.FILLED})
     ours = {resting.client_order_id, gone.client_order_id, filled.client_order_id}
@@ -30,8 +29,7 @@ def test_open_orders_are_those_that_have_not_ended(desk: Desk) -> None:
 
 
 def test_a_short_position_is_negative(desk: Desk) -> None:
-    if not desk.broker.capabilities.shorting:
-        pytest.skip("the venue does not short")
+    desk.need("shorting")
     request = desk.request(SELL, "5")
     desk.broker.submit(request)
     desk.settled(request, states={S.FILLED})
@@ -78,8 +76,7 @@ def test_bars_of_an_odd_length_are_refused_for_good(desk: Desk) -> None:
 
 @pytest.mark.parametrize("quantity", ["0.1", "3.333333333", "12345678.123456789"])
 def test_fractions_make_the_round_trip_digit_by_digit(desk: Desk, quantity: str) -> None:
-    if not desk.broker.capabilities.fractional:
-        pytest.skip("the venue trades no fractions")
+    desk.need("fractional")
     desk.venue.set_price(desk.symbol, bid=D("0.04"), ask=D("0.05"))
     request = desk.request(BUY, quantity)
     assert desk.broker.submit(request).quantity == D(quantity)
@@ -108,7 +105,7 @@ def test_a_partial_fill_is_working_and_its_cancel_keeps_what_filled(desk: Desk) 
     desk.broker.submit(request)
     partly = eventually(lambda: report if (report := desk.find(request)).filled_quantity else None)
     assert (partly.state, partly.filled_quantity, partly.quantity) == (S.WORKING, D(5), D(10))
-    desk.broker.cancel(OrderRef(client_order_id=request.client_order_id))
+    desk.broker.cancel(desk.ref(request))
     ended = desk.settled(request, states={S.CANCELLED})
     assert (ended.filled_quantity, sum(fill.quantity for fill in ended.executions)) == (D(5), D(5))
     assert desk.position() == (D(5), D(5))
@@ -118,7 +115,7 @@ def test_a_partial_fill_is_working_and_its_cancel_keeps_what_filled(desk: Desk) 
 
 
 def test_stream_look_up_and_venue_agree_on_every_execution(desk: Desk, make_broker: MakeBroker) -> None:
-    with watching(make_broker) as stream:
+    with watching(desk, make_broker) as stream:
         requests = [desk.request(BUY, str(quantity)) for quantity in (1, 2, 3)]
         for request in requests:
             desk.broker.submit(request)
@@ -132,8 +129,9 @@ def test_stream_look_up_and_venue_agree_on_every_execution(desk: Desk, make_brok
 
 
 def test_partial_fills_are_separate_executions_that_add_up(desk: Desk, make_broker: MakeBroker) -> None:
+    desk.need("update_stream")
     desk.require(VenueFault.PARTIAL_FILL)
-    with watching(make_broker) as stream:
+    with watching(desk, make_broker) as stream:
         request = desk.request(
             BUY, "10", order_type=OrderType.LIMIT, limit_price=D("101"), time_in_force=TimeInForce.GTC
         )
@@ -151,9 +149,10 @@ def test_partial_fills_are_separate_executions_that_add_up(desk: Desk, make_brok
 
 
 def test_repeated_updates_carry_the_same_ids(desk: Desk, make_broker: MakeBroker) -> None:
+    desk.need("update_stream")
     desk.require(VenueFault.REPEAT_UPDATES)
     desk.venue.inject(VenueFault.REPEAT_UPDATES)
-    with watching(make_broker) as stream:
+    with watching(desk, make_broker) as stream:
         request = desk.request(BUY, "6")
         desk.broker.submit(request)
         fills = eventually(lambda: found if len(found := [r for r in stream.of(request) if r.executions]) > 1 else None)
@@ -163,8 +162,9 @@ def test_repeated_updates_carry_the_same_ids(desk: Desk, make_broker: MakeBroker
 
 
 def test_after_a_cut_the_stream_is_back_and_asks_for_a_snapshot(desk: Desk, make_broker: MakeBroker) -> None:
+    desk.need("update_stream")
     desk.require(VenueFault.CUT_STREAM)
-    with watching(make_broker) as stream:
+    with watching(desk, make_broker) as stream:
         desk.venue.inject(VenueFault.CUT_STREAM)
         missed = desk.request(BUY, "1")
         desk.broker.submit(missed)
@@ -177,7 +177,7 @@ def test_after_a_cut_the_stream_is_back_and_asks_for_a_snapshot(desk: Desk, make
 
 
 def test_a_failing_handler_does_not_end_the_stream(desk: Desk, make_broker: MakeBroker) -> None:
-    with watching(make_broker) as stream:
+    with watching(desk, make_broker) as stream:
         stream.fail_next = 1
         first, second = desk.resting(), desk.resting()
         desk.broker.submit(first)

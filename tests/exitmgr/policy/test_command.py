@@ -168,7 +168,7 @@ def test_a_version_and_the_open_positions(document: Callable[[str], str], monkey
         ("a key nobody knows", ["explain", "exit_manager.stops"],
          "exit_manager.stops: is unknown; did you mean stop_loss? known here: profit_taking, stop_loss, "
          "exit_cooldown_seconds, retry_attempts, retry_delay_seconds, max_slippage_bps, retry_slippage_bps, "
-         "resubmit_delay_seconds, max_resubmit_attempts, price_source, prices, adopt"),
+         "resubmit_delay_seconds, max_resubmit_attempts, limit_exit, price_source, prices, risk, adopt"),
         ("no number", ["diff", "file", "one"], "must be the number of a version, or file; got 'one'"),
     ],
 )  # fmt: skip

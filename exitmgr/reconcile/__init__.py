@@ -1,0 +1,1 @@
+"""Comparing our books with the broker's, and doing what follows."""
