@@ -18,9 +18,10 @@ UNREACHABLE_CEILING_SECONDS = 30.0
 UNKNOWN_RECHECK_SECONDS = 1.0
 #: An order in quarantine is looked up so often; nothing is sent for it.
 QUARANTINE_RECHECK_SECONDS = 15.0
-#: An exit that other orders at the broker stand in the way of: tries while they are being ended, and the first pause.
+#: An exit that other orders at the broker stand in the way of: tries while those are being ended, and its pauses.
 HELD_ATTEMPTS = 8
 HELD_SECONDS = 0.5
+HELD_CEILING_SECONDS = 10.0
 #: Polls of an order in a row that failed before a person is called.
 POLLS_FAILED = 5
 #: A change that the broker has not made so long after it was sent is given up; the order works on as it was.

@@ -26,6 +26,7 @@ from orders.in_the_way import make_room
 from orders.lanes import ring_advance_on_commit
 from orders.limits import (
     HELD_ATTEMPTS,
+    HELD_CEILING_SECONDS,
     HELD_SECONDS,
     QUARANTINE_RECHECK_SECONDS,
     UNKNOWN_ALERT_SECONDS,
@@ -130,7 +131,7 @@ def _is_put_off(order: Order, error: Refused, *, now: datetime) -> bool:
         return True
     elif _is_in_the_way(order, error) and order.held_tries < HELD_ATTEMPTS:
         order.held_tries += 1
-        wait = backoff_seconds(tries=order.held_tries, base=HELD_SECONDS)
+        wait = backoff_seconds(tries=order.held_tries, base=HELD_SECONDS, ceiling=HELD_CEILING_SECONDS)
     if wait is not None:
         order.next_attempt_at = now + timedelta(seconds=wait)
     return wait is not None

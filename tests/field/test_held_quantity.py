@@ -78,7 +78,7 @@ def test_nothing_is_sent_for_what_a_target_holds_until_the_target_has_ended(_cas
     assert (order.reason, f.read_again(position).reserved) == (reason, D(6))
 
 
-def test_a_second_target_is_refused_what_the_first_one_holds():
+def test_a_second_exit_as_urgent_is_refused_what_the_first_one_holds():
     position = f.hold()
     f.exit_order(position, reason="manual")
     with pytest.raises(AlreadyExiting, match="is already being left by order"):

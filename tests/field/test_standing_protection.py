@@ -13,8 +13,10 @@ from exitmgr.exits import request_exit
 from exitmgr.flatten import keep_flattening, request_flatten
 from exitmgr.models import Protection
 from exitmgr.protection import watch_protection
+from exitmgr.reconcile.differences import Difference, Kind
+from exitmgr.reconcile.outside_trades import follow_reduction
 from exitmgr.sweep import beat, sweep
-from orders.brokers.protocol import ReportedState
+from orders.brokers.protocol import BrokerPosition, ReportedState
 from orders.errors import RefusalKind, Refused
 from orders.models import Order
 from orders.states import LIVE
@@ -22,7 +24,7 @@ from orders.sync import poll_quiet_orders
 from orders.updates import apply_reports
 from tests import factories as f
 from tests.exitmgr.test_native import group
-from tests.exitmgr.test_resting import NATIVE, PLAN, RUNGS, at_rest, hold, look, market, orders_of, refuse, say
+from tests.exitmgr.test_resting import NATIVE, PLAN, RESTING, RUNGS, at_rest, hold, look, market, orders_of, refuse, say
 from tests.orders.scripted import ScriptedBroker, to
 
 D = Decimal
@@ -233,3 +235,47 @@ def test_in_haste_what_rests_at_the_broker_makes_room_first(_case, leave, legs):
     live = Order.objects.filter(position=position, state__in=LIVE)
     assert [(row.reason, row.quantity, row.waits) for row in live] == [("emergency", D(10), False)]
     assert f.read_again(position).reserved == D(10)
+
+
+@pytest.mark.parametrize("legs", ["resting", "native"])
+def test_what_rests_is_made_smaller_when_somebody_else_has_sold_a_part(legs):
+    tape = market()
+    if legs == "native":
+        position, *resting = group(tape)
+    else:
+        position, *resting = at_rest(tape)
+    sold = Difference(
+        kind=Kind.REDUCED_OUTSIDE,
+        key="holding:AAPL",
+        symbol="AAPL",
+        figures={"here": "10", "there": "6"},
+        position_ids=(position.pk,),
+        holding=BrokerPosition(symbol="AAPL", quantity=D(6), available=D(0), average_entry=D(100)),
+    )
+    assert follow_reduction(sold, account_id=position.account_id, now=tape.now, actor="test")
+    assert "cancel_requested" in {f.read_again(leg).state for leg in resting}
+    for leg in resting:
+        say(tape, leg, S.CANCELLED)
+    for _ in range(3):
+        look(tape, "100", after=3)
+    (order,) = Order.objects.filter(position=position, state__in=LIVE)
+    assert (order.resting, order.quantity, f.read_again(position).reserved) == (True, D(6), D(6))
+
+
+def test_a_half_filled_entry_is_watched_here_and_a_person_knows_that_no_stop_rests_yet():
+    tape = market()
+    entry = f.entry_order(settings=RESTING)
+    report = f.report_of(entry, executions=[f.fill_of("4", "100")])
+    apply_reports(account_id=entry.account_id, reports=[report], now=tape.now)
+    advance(now=tape.now)
+    position = f.read_again(entry).position
+    for _ in range(12):
+        look(tape, "100", after=3)
+    assert not Order.objects.filter(position=position, resting=True).exists()
+    assert covered(tape, position) == (False, D(0))
+    assert Alert.objects.get(kind="unprotected").position_ref == position.pk
+    assert look(tape, "98.9") == 1
+    assert (Order.objects.get(position=position, intent="exit").quantity, f.read_again(entry).state) == (
+        D(4),
+        "cancel_requested",
+    )

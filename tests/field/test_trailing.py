@@ -9,7 +9,9 @@ import pytest
 from exitmgr.brackets import open_bracket
 from exitmgr.entries import register_position
 from orders.models import Order
+from positions.feeds.protocol import Tick
 from positions.models import Instrument
+from positions.quotes import write_quotes
 from positions.values import Side
 from tests import factories as f
 from tests.exitmgr.tape import Tape, exits_of
@@ -86,7 +88,6 @@ def test_a_wick_beyond_the_collar_waits_for_a_second_print(_case, wick, after, e
     tape.trade("100")
     position = f.hold(now=tape.now)
     tape.at(1)
-    f.make_instrument()
     _say(tape, wick)
     tape.look()
     assert exits_of(position) == []
@@ -97,9 +98,6 @@ def test_a_wick_beyond_the_collar_waits_for_a_second_print(_case, wick, after, e
 
 
 def _say(tape, price):
-    """Tell a price that need not be believed."""
-    from positions.feeds.protocol import Tick
-    from positions.quotes import write_quotes
-
+    """Tell a price that is not believed at once."""
     tick = Tick(symbol=tape.symbol, bid=D(price), ask=D(price), last=D(price), source_at=tape.now)
     write_quotes(ticks=[tick], source="test", now=tape.now, ring=lambda: None)

@@ -17,6 +17,7 @@ from django.db.models import F
 from alerts.models import Alert
 from exitmgr.advance import advance
 from exitmgr.tasks import scan as scan_task
+from orders.limits import HELD_ATTEMPTS
 from orders.models import Fill, Order
 from orders.tasks import submit_orders, sync_orders
 from positions.models import Account, Position
@@ -335,13 +336,16 @@ def test_what_is_held_by_another_order_at_the_broker_is_tried_again_and_then_giv
     resting = {"symbol": "AAPL", "qty": "10", "side": "sell", "type": "limit", "limit_price": "200"}
     assert box.api("POST", "/v2/orders", {**resting, "time_in_force": "gtc"})[0] == 200
     order = exit_at(box)
-    for tries in (1, 2):
+    waits = [(number, 0) for number in range(1, HELD_ATTEMPTS + 1)]
+    for held, tries in [*waits, (HELD_ATTEMPTS, 1), (HELD_ATTEMPTS, 2)]:
         deliver(order)
-        assert (f.read_again(order).state, f.read_again(order).tries) == ("pending", tries)
+        kept = f.read_again(order)
+        assert (kept.state, kept.held_tries, kept.tries) == ("pending", held, tries)
         let_time_pass(order)
+    assert Alert.objects.get().kind == "order_held"
     deliver(order)
     assert f.read_again(order).state == "cancelled"
-    assert Alert.objects.get().kind == "exit_failed"
+    assert set(Alert.objects.values_list("kind", flat=True)) == {"order_held", "exit_failed"}
     assert len(at_broker(box)) == 1
 
 

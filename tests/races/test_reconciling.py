@@ -110,3 +110,15 @@ def test_an_exit_that_fills_before_the_reduction_is_followed_is_not_taken_out_tw
     apply_reports(account_id=position.account_id, reports=[report], now=f.utc_now())
     assert look(position.account_id, broker, later=6) == []
     assert Position.objects.get().remaining == 4
+
+
+def test_a_position_that_is_told_of_while_the_account_is_compared_is_compared_later():
+    account = f.make_account()
+    broker = Listing(held="15")
+    with ThreadPoolExecutor(1) as pool:
+        looking = pool.submit(look, account.pk, broker)
+        assert broker.enter.wait(10)
+        f.hold(account=account)
+        broker.go_on.set()
+        assert looking.result(10) == []
+    assert look(account.pk, broker) == ["surplus"]

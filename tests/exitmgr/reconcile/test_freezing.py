@@ -7,11 +7,14 @@ from decimal import Decimal
 from fractions import Fraction
 
 import pytest
+from django.db import transaction
 
 from alerts.models import Alert
 from exitmgr.advance import advance
 from exitmgr.exits import request_exit
+from exitmgr.firing import fire as fire_found
 from exitmgr.models import Bracket
+from exitmgr.probes import Candidate
 from exitmgr.reconcile.freezing import freeze_positions, release_position
 from exitmgr.reconcile.splitting import SplitRefused, confirm_split, plan_after
 from exitmgr.rules.plan import parse_plan
@@ -290,3 +293,36 @@ def test_a_plan_after_a_split_is_a_plan_and_percentages_stay():
     assert after["trailing"] == [{"pct": "1"}]
     parse_plan(after)
     assert Bracket.objects.count() == 0
+
+
+@pytest.mark.parametrize("plan", [{"stop_loss": {"pct": "1"}}, {"time_limit_seconds": 1}])
+def test_frozen_positions_do_not_crowd_out_what_can_fire(monkeypatch, plan):
+    for place in ("exitmgr.scans", "exitmgr.timers"):
+        monkeypatch.setattr(f"{place}.TRIGGERS_AT_ONCE", 1)
+    frozen, other = (f.hold(plan=plan, now=f.utc_now() - timedelta(seconds=0.9)) for _ in range(2))
+    freeze(frozen)
+    f.set_quote("90")
+    assert scan(now=f.utc_now() + timedelta(seconds=2), everything=True).orders == 1
+    assert Order.objects.get().position == other
+
+
+def test_what_was_found_before_the_freeze_does_not_fire_after_it():
+    position = f.hold()
+    f.set_quote("90")
+    freeze(position)
+    trigger = position.triggers.get(slot="stop_loss")
+    with transaction.atomic():
+        fired = fire_found([Candidate(trigger.pk, position.pk, position.instrument_id)], now=f.utc_now())
+    assert (fired.orders, fired.changed) == (0, 0)
+    assert f.read_again(trigger).status == "armed"
+
+
+def test_a_stop_that_waited_for_its_quantity_does_not_go_out_while_it_is_frozen():
+    position = f.hold()
+    target = f.exit_order(position, reason="take_profit_1")
+    Order.objects.filter(pk=target.pk).update(state="submitted", broker_order_id="b")
+    position.triggers.filter(slot="stop_loss").update(status="breached", fired_at=f.utc_now(), seen_price=D(90))
+    freeze(position)
+    apply_reports(account_id=target.account_id, reports=[f.report_of(target, ReportedState.CANCELLED)], now=f.utc_now())
+    advance(now=f.utc_now())
+    assert Order.objects.count() == 1

@@ -13,10 +13,13 @@ from exitmgr.models import Difference, Heartbeat
 from exitmgr.reconcile.differences import Kind
 from exitmgr.reconcile.freezing import NotFrozen, release_position
 from exitmgr.reconcile.looks import LookRefused, due_accounts, look_once, reconcile_account, ring_for_due_accounts
+from exitmgr.reconcile.outside_trades import follow_reduction
 from exitmgr.scans import scan
+from orders.brokers.protocol import ReportedState
 from orders.brokers.registry import connect
 from orders.models import Fill, Order
 from orders.submit import submit
+from orders.updates import apply_reports
 from positions.models import Instrument, Position
 from tests import factories as f
 
@@ -347,3 +350,34 @@ def test_the_instrument_of_an_adopted_holding_is_as_the_venue_has_it(box, accoun
     with connection.cursor() as cursor:  # the lock did not outlive the look
         cursor.execute("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND classid = %s", [0x7265636E])
         assert cursor.fetchone()[0] == 0
+
+
+def test_a_reduction_that_our_books_have_meanwhile_is_not_followed(box, account, look):
+    position = f.hold(account=account)
+    (seen,) = look()
+    Position.objects.filter(pk=position.pk).update(exited=4)
+    assert follow_reduction(seen.difference, account_id=account.pk, now=f.utc_now(), actor="test") is None
+    assert f.read_again(position).remaining == 6
+
+
+def test_an_unknown_order_is_kept_while_the_broker_binds_a_part_of_the_holding(box, account, look):
+    there(box, "10")
+    order = f.exit_order(f.hold(account=account))
+    Order.objects.filter(pk=order.pk).update(state="submitted", broker_order_id="gone")
+    body = {"symbol": "AAPL", "qty": "5", "side": "sell", "type": "limit", "limit_price": "150",
+            "time_in_force": "day", "client_order_id": "by-hand"}  # fmt: skip
+    assert box.api("POST", "/v2/orders", body)[0] == 200
+    for later in (0, 61, 70):
+        look(later=later)
+    assert f.read_again(order).state == "submitted"
+
+
+def test_what_was_filled_just_now_may_not_be_in_the_holdings_yet(box, account, look):
+    position = f.hold(account=account)
+    there(box, "10")
+    order = f.exit_order(position, reason="take_profit_1", fraction_pct="60")
+    Order.objects.filter(pk=order.pk).update(state="submitted", broker_order_id="b")
+    report = f.report_of(order, ReportedState.FILLED, executions=[f.fill_of("6")])
+    apply_reports(account_id=account.pk, reports=[report], now=f.utc_now())
+    assert look() == []
+    assert kinds(look(later=6)) == [Kind.SURPLUS]
