@@ -97,7 +97,7 @@ def send_replace(order: Order, *, broker: Broker, now: datetime) -> BrokerError 
     )
     error: BrokerError | None = None
     try:
-        broker.replace(OrderRef(client_order_id=order.client_order_id, broker_order_id=order.broker_order_id), change)
+        broker.replace(ref_of(order), change)
     except NotSent:
         raise
     except (Refused, OutcomeUnknown) as came_back:
@@ -163,7 +163,7 @@ def successor_of(order: Order, report: OrderReport, *, now: datetime) -> Order |
 def ref_of(order: Order) -> OrderRef:
     """Return how an order is named to its broker; what others put in place of ours has only the broker's id."""
     named = "" if order.client_order_id.startswith(_UNNAMED) else order.client_order_id
-    return OrderRef(client_order_id=named, broker_order_id=order.broker_order_id)
+    return OrderRef(client_order_id=named, broker_order_id=order.broker_order_id, symbol=order.instrument.symbol)
 
 
 def _told(kind: str, order: Order, *, actor: str = "system", **data: object) -> Happening:

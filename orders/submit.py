@@ -245,7 +245,9 @@ def _look_up(claimed: Claimed, broker_for: BrokerFor, clock: Clock) -> OrderRepo
     """
     try:
         broker = broker_for(claimed.account_id)
-        found = broker.find_order(OrderRef(client_order_id=claimed.request.client_order_id))
+        found = broker.find_order(
+            OrderRef(client_order_id=claimed.request.client_order_id, symbol=claimed.request.symbol)
+        )
     except BrokerError as error:
         if isinstance(error, NotSent) and claimed.maybe_sent_at is None:
             raise

@@ -12,6 +12,7 @@ from django.db import transaction
 from alerts.events import Happening, write_events
 from alerts.models import Severity
 from alerts.notices import raise_alert, resolve_alerts
+from exitmgr.reconcile.compare import plain_symbol
 from exitmgr.reconcile.differences import Difference, Kind, Theirs, spelled
 from exitmgr.reconcile.freezing import freeze_positions
 from exitmgr.reconcile.sightings import tell
@@ -54,7 +55,11 @@ def look_up(
         if order is None:
             continue
         found = broker.find_order(
-            OrderRef(client_order_id=order.client_order_id, broker_order_id=order.broker_order_id)
+            OrderRef(
+                client_order_id=order.client_order_id,
+                broker_order_id=order.broker_order_id,
+                symbol=order.instrument.symbol,
+            )
         )
         if found is not None:
             reports.append(found)
@@ -84,7 +89,7 @@ def end_ghost(difference: Difference, *, account_id: int, theirs: Theirs, now: d
     assert difference.order_id is not None  # noqa: S101 - a ghost is an order of ours
     order = Order.objects.select_related("instrument").get(pk=difference.order_id)
     symbol = order.instrument.symbol
-    held = next((one for one in theirs.positions if one.symbol == symbol), None)
+    held = next((one for one in theirs.positions if plain_symbol(one.symbol) == plain_symbol(symbol)), None)
     if order.intent == Intent.EXIT and held is not None and held.available != held.quantity:
         return None
     report = OrderReport(
@@ -131,7 +136,7 @@ def take_up_orphan(difference: Difference, *, account: Account, broker: Broker, 
             if place is None:
                 continue
             order = _write_down(report, position_id=position.pk, place=place, now=now, actor=actor)
-            told = broker.find_order(OrderRef(client_order_id=report.client_order_id)) or report
+            told = broker.find_order(OrderRef(client_order_id=report.client_order_id, symbol=report.symbol)) or report
             apply_reports(account_id=account.pk, reports=[told], now=now)
             return f"recognised as an exit of position {position.pk} and written down as order {order.pk}"
     why = f"{difference.key} at the broker has an id of ours and is not in our books"

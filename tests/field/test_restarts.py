@@ -10,7 +10,8 @@ import pytest
 from alerts.models import Alert
 from exitmgr.models import Trigger
 from exitmgr.reconcile.compare import compare
-from exitmgr.reconcile.differences import Kind, OurOrder, OurPosition, Ours, Theirs
+from exitmgr.reconcile.differences import Difference, Kind, OurOrder, OurPosition, Ours, Theirs
+from exitmgr.reconcile.lost_orders import end_ghost
 from exitmgr.scans import scan
 from orders.brokers.protocol import BrokerPosition
 from orders.client_ids import client_order_id, is_ours
@@ -109,3 +110,13 @@ def test_a_holding_of_many_years_and_no_fill_is_compared_by_its_quantity_alone()
     held = BrokerPosition(symbol="AAPL", quantity=D(10), available=D(10), average_entry=D(1))
     ours = Ours(positions=(our_position(),), orders=(), moving=frozenset(), ended=frozenset(), expired_resting=())
     assert compare(ours, Theirs(orders=(), positions=(held,), account=None)).found == ()
+
+
+def test_an_order_is_not_ended_while_its_coins_are_bound_however_the_broker_spells_the_pair():
+    position = f.hold(symbol="BTC/USD")
+    order = f.exit_order(position)
+    bound = BrokerPosition(symbol="BTCUSD", quantity=D(10), available=D(0), average_entry=D(100))
+    ghost = Difference(kind=Kind.GHOST, key=str(order.pk), symbol="BTC/USD", order_id=order.pk)
+    ended = end_ghost(ghost, account_id=order.account_id, theirs=Theirs(positions=(bound,)), now=f.utc_now())
+    assert ended is None
+    assert f.read_again(order).state == "pending"

@@ -49,6 +49,7 @@ class ScriptedBroker:
     durable_dedupe: bool = True
     sent: list[SubmitRequest] = field(default_factory=list)
     asked: list[str] = field(default_factory=list)
+    asked_symbols: list[str] = field(default_factory=list)
     cancelled: list[str] = field(default_factory=list)
     replaces: list[BaseException | str] = field(default_factory=list)
     replaced: list[tuple[str, Replacement]] = field(default_factory=list)
@@ -75,6 +76,7 @@ class ScriptedBroker:
     def find_order(self, ref: OrderRef) -> OrderReport | None:
         """Return or raise what the script says."""
         self.asked.append(ref.client_order_id)
+        self.asked_symbols.append(ref.symbol)
         said = self.finds.pop(0) if self.finds else None
         if isinstance(said, BaseException):
             raise said

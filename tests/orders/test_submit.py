@@ -79,6 +79,16 @@ def test_a_lease_that_ran_out_is_taken_over_with_a_higher_epoch():
     assert claimed.maybe_sent_at is not None
 
 
+def test_the_look_up_before_another_try_names_the_symbol():
+    order = f.exit_order(f.hold())
+    claim(order_ids=[order.pk], worker="one")
+    due_again(order)
+    (claimed,) = claim(order_ids=[order.pk], worker="two")
+    broker = ScriptedBroker()
+    orders.submit.send(claimed, lambda _account_id: broker, f.utc_now)
+    assert broker.asked_symbols == ["AAPL"]  # some venues file orders under it
+
+
 @pytest.mark.parametrize("state", ["submitted", "partially_filled", "cancel_requested", "filled", "cancelled"])
 def test_what_the_broker_has_or_has_ended_is_never_claimed(state):
     position = f.hold()
