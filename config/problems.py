@@ -26,6 +26,7 @@ from exitmgr.reconcile.splitting import SplitRefused
 from exitmgr.rules.plan import InvalidPlan
 from exitmgr.switches import SwitchRefused
 from orders.cancel import NotCancellable
+from orders.settle import NotInQuestion
 from positions.states import IllegalMove
 
 log = logging.getLogger(__name__)
@@ -49,6 +50,7 @@ _DOMAIN: Final[Sequence[tuple[type[Exception], int, str, str]]] = (
     (SplitRefused, 409, "split-refused", "The split was not applied"),
     (NotFrozen, 409, "not-frozen", "The position is not frozen"),
     (NotCancellable, 409, "not-cancellable", "The order cannot be cancelled"),
+    (NotInQuestion, 409, "not-in-question", "What became of the order is known"),
     (IllegalMove, 409, "illegal-move", "The state does not allow it"),
     (ObjectDoesNotExist, 404, "not-found", "There is no such thing"),
 )

@@ -19,6 +19,7 @@ from alerts.queries import events_about
 from orders.cancel import request_cancel
 from orders.models import Fill, Intent, Order
 from orders.queries import listed_orders, orders_in_detail
+from orders.settle import settle_order
 from orders.states import OrderState
 from positions.wire import Number, Row, Strict
 
@@ -50,7 +51,7 @@ class OrderSerializer(Row):
             "limit_price", "stop_price", "expected_price", "trigger_price", "max_slippage_bps", "leg", "attempt",
             "retry_of", "client_order_id", "broker_order_id", "state", "is_live", "tries", "next_attempt_at",
             "last_error", "created_at", "priced_at", "submitted_at", "accepted_at", "heard_at", "cancel_asked_at",
-            "ended_at",
+            "cancel_for", "ended_at", "waits", "resting", "order_class", "group", "quarantined_at",
         )  # fmt: skip
         read_only_fields: tuple[str, ...] = fields
 
@@ -89,6 +90,15 @@ class CancelSerializer(Strict):
     note = serializers.CharField(required=False, max_length=500, help_text="Why; kept with the event.")
 
 
+class SettlementSerializer(Strict):
+    """What a person found at the broker about an order whose outcome nobody could prove."""
+
+    arrived = serializers.BooleanField(help_text="Whether the broker has it.")
+    broker_order_id = serializers.CharField(
+        required=False, allow_blank=True, max_length=64, help_text="The broker's own id, where it has it."
+    )
+
+
 class OrderViews(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.GenericViewSet[Order]):
     """Orders, the latest first."""
 
@@ -97,7 +107,7 @@ class OrderViews(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.Gene
     filterset_class = OrderFilter
     ordering_fields = ("created_at", "id")
     lookup_value_regex = r"\d{1,18}"
-    needs: ClassVar[Mapping[str, str]] = {"cancel": "orders.change_order"}
+    needs: ClassVar[Mapping[str, str]] = dict.fromkeys(("cancel", "settle"), "orders.change_order")
 
     def get_queryset(self) -> QuerySet[Order]:
         """Return what the action shows."""
@@ -124,6 +134,24 @@ class OrderViews(mixins.ListModelMixin, mixins.RetrieveModelMixin, viewsets.Gene
             why=form.validated_data.get("note", ""),
         )
         return Response(self.shown(int(pk)), status=202)
+
+    @extend_schema(
+        request=SettlementSerializer,
+        responses={200: OrderDetailSerializer},
+        examples=[
+            OpenApiExample("It never arrived", value={"arrived": False}, request_only=True),
+            OpenApiExample(
+                "It is at the broker", value={"arrived": True, "broker_order_id": "904837e3"}, request_only=True
+            ),
+        ],
+    )
+    @action(detail=True, methods=["post"], filter_backends=(), pagination_class=None)
+    def settle(self, request: Request, pk: str) -> Response:
+        """Say whether an order of unknown outcome reached its broker, after looking there."""
+        form = SettlementSerializer(data=request.data)
+        form.is_valid(raise_exception=True)
+        settle_order(order_id=int(pk), **form.validated_data, now=datetime.now(UTC), actor=actor_of(request))
+        return Response(self.shown(int(pk)))
 
     def shown(self, order_id: int) -> Any:
         """Return an order as the API writes it in detail."""
