@@ -16,7 +16,7 @@ from exitmgr.rules.types import Decision, ExitReason, Urgency
 from orders.create import ExitDraft, create_exit_orders
 from orders.lanes import ring_advance_on_commit, ring_lanes_on_commit
 from orders.models import Intent, Order
-from orders.rounding import exit_quantity, limit_for_exit
+from orders.rounding import exit_quantity, limit_for_exit, smallest_order
 from orders.states import LIVE
 from positions import ledger
 from positions.locks import lock_position
@@ -163,7 +163,13 @@ def _quantity(intent: ExitIntent) -> Decimal:
         min_notional=position.instrument.min_notional,
         price=decision.seen_price,
     )
-    return quantity if intent.at_most is None else min(quantity, intent.at_most)
+    if intent.at_most is None:
+        return quantity
+    # the rest of a half-filled exit may be less than the venue takes, and would never be sold
+    least = smallest_order(
+        lot=position.instrument.lot, min_notional=position.instrument.min_notional, price=intent.decision.seen_price
+    )
+    return min(quantity, max(intent.at_most, least))
 
 
 def _limit_price(intent: ExitIntent, *, max_slippage_bps: int) -> Decimal | None:

@@ -53,7 +53,7 @@ def exit_quantity(
     if fraction_pct >= 100:
         return sellable
     step = lot or FINEST
-    smallest = _smallest_order(step=step, min_notional=min_notional, price=price)
+    smallest = smallest_order(lot=lot, min_notional=min_notional, price=price)
     part = max(round_quantity(min(remaining * fraction_pct / 100, sellable), lot=step), smallest)
     rest = sellable - part
     if rest < dust or (price is not None and rest * price < min_notional):
@@ -61,7 +61,9 @@ def exit_quantity(
     return min(part, sellable)
 
 
-def _smallest_order(*, step: Decimal, min_notional: Decimal, price: Decimal | None) -> Decimal:
+def smallest_order(*, lot: Decimal, min_notional: Decimal, price: Decimal | None) -> Decimal:
+    """Return the smallest quantity the venue takes, in whole lots; without a price that is one lot."""
+    step = lot or FINEST
     if price is None or not min_notional:
         return step
     with localcontext(prec=80, rounding=ROUND_CEILING):  # a quotient rounded down would be worth a hair too little

@@ -111,3 +111,22 @@ def test_an_exit_that_fills_a_little_each_time_ends_and_never_sells_more_than_th
     assert asked == [D(10), D(7), D(4)]
     assert (f.read_again(position).status, f.read_again(position).exited) == ("closed", D(10))
     assert Order.objects.filter(position=position).count() == 3
+
+
+@pytest.mark.parametrize(
+    ("_case", "rest", "sold"),
+    [
+        ("enough by itself", "2", "2"),
+        ("too little, so what the venue takes", "0.5", "1"),
+    ],
+)
+def test_the_rest_of_a_half_filled_exit_is_never_too_small_to_be_sold(_case, rest, sold):
+    f.make_instrument("BTC/USD", lot=D("0.1"), min_notional=D(100))
+    position = f.hold(symbol="BTC/USD")
+    assert f.exit_order(position, expected="100", at_most=D(rest)).quantity == D(sold)
+
+
+def test_no_more_is_sold_than_there_is_even_where_the_venue_takes_only_more():
+    f.make_instrument("BTC/USD", lot=D("0.1"), min_notional=D(5000))
+    position = f.hold(symbol="BTC/USD")
+    assert f.exit_order(position, expected="100", at_most=D("0.5")).quantity == D(10)
